@@ -1,0 +1,146 @@
+"""Moat: signed capability tokens that only narrow, a gate, a provable log and a sandbox.
+
+Values are native and here at once; what holds files or callbacks is imported when first named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moat import _clash
+
+try:
+    from moat import _native  # noqa: F401 - asked for on its own, to explain when it is missing
+except ImportError as error:
+    raise _clash.without_native() from error
+_clash.check(__path__[0])
+
+from moat import errors
+from moat._native import (
+    ANY,
+    REASONS,
+    AgentId,
+    Checkpoint,
+    ConsistencyProof,
+    Control,
+    Decision,
+    Denial,
+    Grant,
+    Identity,
+    InclusionProof,
+    Limits,
+    Link,
+    Message,
+    Pattern,
+    Permit,
+    Policy,
+    Report,
+    SandboxOutcome,
+    Sender,
+    Token,
+    canonicalize,
+)
+from moat.errors import (
+    AttenuationViolation,
+    AuditError,
+    AuditUnavailable,
+    ChainBroken,
+    Denied,
+    EgressDenied,
+    GuestTrap,
+    InvalidSignature,
+    LimitExceeded,
+    MalformedInput,
+    MessageRefused,
+    MoatError,
+    RolledBack,
+    SandboxError,
+    TokenRefused,
+    UnknownHandle,
+)
+
+_LAZY = {
+    "AuditLog": "moat.audit",
+    "Moat": "moat.runtime",
+    "Pep": "moat.pep",
+    "Sandbox": "moat.sandbox",
+    "Session": "moat.session",
+    "tool": "moat.session",
+}
+
+if TYPE_CHECKING:
+    from moat.audit import AuditLog
+    from moat.pep import Pep
+    from moat.runtime import Moat
+    from moat.sandbox import Sandbox
+    from moat.session import Session, tool
+
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import a name that holds files or callbacks, once."""
+        import importlib  # noqa: PLC0415 - `import moat` is to be quick
+
+        if name in _LAZY:
+            value = getattr(importlib.import_module(_LAZY[name]), name)
+        elif name == "__version__":
+            value = importlib.import_module("importlib.metadata").version("moat")
+        else:
+            message = f"module `moat` has no attribute `{name}`"
+            raise AttributeError(message)
+        return globals().setdefault(name, value)
+
+    def __dir__() -> list[str]:
+        """List the public names, loaded or not."""
+        return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "ANY",
+    "REASONS",
+    "AgentId",
+    "AttenuationViolation",
+    "AuditError",
+    "AuditLog",
+    "AuditUnavailable",
+    "ChainBroken",
+    "Checkpoint",
+    "ConsistencyProof",
+    "Control",
+    "Decision",
+    "Denial",
+    "Denied",
+    "EgressDenied",
+    "Grant",
+    "GuestTrap",
+    "Identity",
+    "InclusionProof",
+    "InvalidSignature",
+    "LimitExceeded",
+    "Limits",
+    "Link",
+    "MalformedInput",
+    "Message",
+    "MessageRefused",
+    "Moat",
+    "MoatError",
+    "Pattern",
+    "Pep",
+    "Permit",
+    "Policy",
+    "Report",
+    "RolledBack",
+    "Sandbox",
+    "SandboxError",
+    "SandboxOutcome",
+    "Sender",
+    "Session",
+    "Token",
+    "TokenRefused",
+    "UnknownHandle",
+    "__version__",
+    "canonicalize",
+    "errors",
+    "tool",
+]

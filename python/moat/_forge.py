@@ -1,0 +1,69 @@
+"""A link made by hand, for the demo: signed correctly, and saying whatever it is told to.
+
+This is what an attacker with a real key and a real token can do. `Token.attenuate` refuses to
+make such a link; nothing can stop others from making it, which is why a gate checks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from moat import Token
+
+if TYPE_CHECKING:
+    from moat import AgentId, Grant, Identity
+
+TYPE = "application/moat-cap+cwt"
+
+
+def widened(token: Token, issuer: Identity, holder: AgentId, allow: list[Grant]) -> Token:
+    """Add a link to a token that allows ``allow``, wider or not (spec/token.md)."""
+    parent = token.links[-1]
+    limits = parent.limits
+    numbers = (limits.fuel, limits.memory, limits.time // timedelta(milliseconds=1), limits.output)
+    lists = [sorted(one) for one in (limits.hosts, limits.read, limits.write)]
+    claims = {
+        1: str(issuer.id),
+        4: parent.expires,
+        5: parent.not_before,
+        6: parent.issued,
+        7: os.urandom(16),
+        8: {1: {1: 1, -1: 6, -2: bytes(holder)}},
+        -65537: sorted([str(one.resource), sorted(one.actions), "any"] for one in allow),
+        -65538: [[str(one.resource), sorted(one.actions)] for one in parent.deny],
+        -65539: dict(enumerate([*numbers, *lists], start=1)),
+        -65540: parent.id,
+        -65541: [parent.index + 1, max(0, parent.depth - 1)],
+    }
+    kid = hashlib.sha256(bytes(issuer.id)).digest()[:8]
+    protected, payload = cbor({1: -8, 4: kid, 16: TYPE}), cbor(claims)
+    signature = issuer.sign(cbor(["Signature1", protected, b"", payload]))
+    link = b"\xd2" + cbor([protected, {}, payload, signature])
+    return Token.from_bytes(cbor([*map(bytes, token.links), link]))
+
+
+def cbor(value: object) -> bytes:
+    """Encode as RFC 8949 §4.2.1 wants it: shortest heads, sorted keys."""
+    match value:
+        case int():
+            return _head(0, value) if value >= 0 else _head(1, -1 - value)
+        case bytes():
+            return _head(2, len(value)) + value
+        case str():
+            return _head(3, len(value.encode())) + value.encode()
+        case list():
+            return _head(4, len(value)) + b"".join(map(cbor, value))
+        case dict():
+            pairs = sorted((cbor(key), cbor(one)) for key, one in value.items())
+            return _head(5, len(pairs)) + b"".join(key + one for key, one in pairs)
+    raise TypeError(type(value))
+
+
+def _head(major: int, value: int) -> bytes:
+    if value < 24:  # noqa: PLR2004 (RFC 8949 §3)
+        return bytes([major << 5 | value])
+    size = next(n for n in (1, 2, 4, 8) if value < 1 << 8 * n)
+    return bytes([major << 5 | {1: 24, 2: 25, 4: 26, 8: 27}[size]]) + value.to_bytes(size, "big")

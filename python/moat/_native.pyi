@@ -1,0 +1,709 @@
+"""Types and prose of the native core.
+
+Every value is frozen, final and hashable; its repr shows no secret. Times are whole seconds
+since the Unix epoch, UTC. Where ``now`` is left out the system clock is read; where ``rng`` is
+left out the operating system's randomness is used (``rng(n)`` returns n bytes). Text and bytes
+that do not have the form asked for raise ``moat.errors.MalformedInput``.
+"""
+
+import builtins
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from os import PathLike
+from typing import Any, ClassVar, Final, Literal, NoReturn, Self, final
+
+type _Json = bool | int | float | str | Sequence[_Json] | Mapping[str, _Json] | None
+type _Rng = Callable[[int], bytes]
+
+@final
+class AgentId:
+    """The public key of an agent: a canonical Ed25519 key (RFC 8032), written as a did:key."""
+
+    def __new__(cls, text: str) -> Self: ...
+    @staticmethod
+    def from_bytes(key: bytes) -> AgentId:
+        """Take 32 bytes; a weak or non-canonical key raises ``MalformedInput``."""
+    def __bytes__(self) -> bytes: ...
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Check a 64-byte signature by the strict rule, or raise ``InvalidSignature``."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __str__(self) -> str: ...
+
+@final
+class Identity:
+    """A secret key with a name of 1 to 63 of a-z, 0-9, ``.``, ``_``, ``-``."""
+
+    @staticmethod
+    def generate(name: str, *, rng: _Rng | None = None) -> Identity: ...
+    @staticmethod
+    def from_pem(name: str, pem: str) -> Identity:
+        """Read a PKCS#8 PEM private key (RFC 8410)."""
+    def to_pem(self) -> str:
+        """The private key as PKCS#8 PEM. Write it to a file only its owner can read."""
+    def sign(self, message: bytes) -> bytes:
+        """Sign (RFC 8032 §5.1.6); 64 bytes."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def id(self) -> AgentId: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __reduce__(self) -> NoReturn:
+        """A secret key is not pickled."""
+
+@final
+class Pattern:
+    """A resource pattern (spec/pattern.md)."""
+
+    def __new__(cls, text: str) -> Self: ...
+    def matches(self, resource: str) -> bool: ...
+    def covers(self, child: Pattern) -> bool:
+        """Whether every resource that ``child`` matches is matched by this one (exact)."""
+    def witness(self, child: Pattern) -> str | None:
+        """A resource that ``child`` matches and this one does not, or None when covered."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __str__(self) -> str: ...
+
+def canonicalize(text: str) -> str:
+    """Repair a URL or resource into its one canonical spelling, or raise ``MalformedInput``.
+
+    Parsing never repairs; call this on what a person typed, before sealing a message.
+    """
+
+@final
+class Any_:
+    """The type of ``ANY``: any arguments, written out."""
+
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+ANY: Final[Any_]
+
+@final
+class Grant:
+    """One allowance: actions on the resources of a pattern, with ``ANY`` arguments or ``{}``."""
+
+    def __new__(
+        cls, resource: str | Pattern, actions: Iterable[str], args: Any_ | Mapping[str, Any] = ...
+    ) -> Self: ...
+    @property
+    def resource(self) -> Pattern: ...
+    @property
+    def actions(self) -> frozenset[str]: ...
+    @property
+    def args(self) -> Any_ | dict[str, Any]: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Denial:
+    """What is refused whatever is granted: actions on the resources of a pattern."""
+
+    def __new__(cls, resource: str | Pattern, actions: Iterable[str]) -> Self: ...
+    @property
+    def resource(self) -> Pattern: ...
+    @property
+    def actions(self) -> frozenset[str]: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Limits:
+    """What code run under a token may spend and reach; an axis left out is zero or empty."""
+
+    def __new__(
+        cls,
+        *,
+        fuel: int = 0,
+        memory: int = 0,
+        time: timedelta = ...,
+        output: int = 0,
+        hosts: Iterable[str] = (),
+        read: Iterable[str] = (),
+        write: Iterable[str] = (),
+    ) -> Self:
+        """Fuel in wasmtime units, memory and output in bytes, time in whole milliseconds.
+
+        Hosts are ``scheme://host[:port]`` patterns; read and write are directory trees, as
+        ``file:///dir/**``.
+        """
+    @staticmethod
+    def standard() -> Limits:
+        """An everyday value: 1e9 fuel, 256 MiB, 10 s, 1 MiB of output; no hosts, no files."""
+    def replace(
+        self,
+        *,
+        fuel: int | None = None,
+        memory: int | None = None,
+        time: timedelta | None = None,
+        output: int | None = None,
+        hosts: Iterable[str] | None = None,
+        read: Iterable[str] | None = None,
+        write: Iterable[str] | None = None,
+    ) -> Limits:
+        """The same limits with the named axes set."""
+    def covers(self, child: Limits) -> bool: ...
+    @property
+    def fuel(self) -> int: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def time(self) -> timedelta: ...
+    @property
+    def output(self) -> int: ...
+    @property
+    def hosts(self) -> tuple[str, ...]: ...
+    @property
+    def read(self) -> tuple[str, ...]: ...
+    @property
+    def write(self) -> tuple[str, ...]: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Link:
+    """One signed link of a token."""
+
+    @property
+    def id(self) -> bytes:
+        """SHA-256 of the link's Sig_structure, 32 bytes: what ``revoke`` takes."""
+    @property
+    def issuer(self) -> AgentId: ...
+    @property
+    def holder(self) -> AgentId: ...
+    @property
+    def allow(self) -> tuple[Grant, ...]: ...
+    @property
+    def deny(self) -> tuple[Denial, ...]: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def expires(self) -> int: ...
+    @property
+    def not_before(self) -> int: ...
+    @property
+    def issued(self) -> int: ...
+    @property
+    def depth(self) -> int:
+        """How many further delegations this link allows."""
+    @property
+    def index(self) -> int: ...
+    @property
+    def audience(self) -> AgentId | None: ...
+    @property
+    def parent(self) -> bytes | None: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __bytes__(self) -> bytes:
+        """The COSE_Sign1 bytes (RFC 9052), which any COSE library verifies."""
+
+@final
+class Token:
+    """A chain of signed links, root first (spec/token.md)."""
+
+    @staticmethod
+    def issue(
+        root: Identity,
+        *,
+        holder: AgentId,
+        allow: Iterable[Grant],
+        expires_in: timedelta,
+        limits: Limits | None = None,
+        deny: Iterable[Denial] = (),
+        not_before: datetime | int | None = None,
+        depth: int = 0,
+        audience: AgentId | None = None,
+        now: int | None = None,
+        rng: _Rng | None = None,
+    ) -> Token:
+        """Sign a first link. Limits left out are zero and empty; ``depth`` is the number of
+        further delegations allowed (at most 15)."""
+    def attenuate(
+        self,
+        issuer: Identity,
+        *,
+        holder: AgentId,
+        allow: Iterable[Grant] | None = None,
+        deny: Iterable[Denial] = (),
+        limits: Limits | None = None,
+        expires_in: timedelta | None = None,
+        not_before: datetime | int | None = None,
+        depth: int | None = None,
+        audience: AgentId | None = None,
+        now: int | None = None,
+        rng: _Rng | None = None,
+    ) -> Token:
+        """Sign a further link. What is left out stays as it is; denials are added. Asking for
+        more raises ``AttenuationViolation``; an issuer who is not the holder, too."""
+    @staticmethod
+    def from_bytes(data: bytes) -> Token:
+        """Decode; signatures are checked by ``verify`` and by the gate."""
+    @staticmethod
+    def parse(text: str) -> Token:
+        """Decode the text form ``moat1.…``."""
+    def verify(
+        self, roots: Iterable[AgentId], *, gate: AgentId | None = None, now: int | None = None
+    ) -> None:
+        """Walk the chain to a trusted root as a gate would, or raise ``Denied``'s reasons:
+        ``InvalidSignature``, ``AttenuationViolation`` or ``TokenRefused``. Revocation is the
+        gate's to know."""
+    def permits(self, action: str, resource: str, args: Mapping[str, Any] | None = None) -> bool:
+        """Whether every link permits this request. Times and signatures are not looked at."""
+    def explain(
+        self, action: str, resource: str, args: Mapping[str, Any] | None = None
+    ) -> str | None:
+        """Why not, naming link, caveat and witness; None when permitted."""
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def links(self) -> tuple[Link, ...]: ...
+    @property
+    def root(self) -> AgentId: ...
+    @property
+    def holder(self) -> AgentId: ...
+    @property
+    def limits(self) -> Limits:
+        """The meet of all links' limits."""
+    @property
+    def allow(self) -> tuple[Grant, ...]: ...
+    @property
+    def deny(self) -> tuple[Denial, ...]: ...
+    @property
+    def expires(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+    def __str__(self) -> str:
+        """The text form ``moat1.…``: a bearer of it still needs the holder's key."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Policy:
+    """What a gate enforces beyond the chain of links."""
+
+    CHAIN_ONLY: ClassVar[Policy]
+    def __new__(cls, text: str) -> Self:
+        """Only ``chain-only`` is known; any other text raises ``MalformedInput``, so that
+        nothing written is silently not enforced."""
+    @property
+    def text(self) -> str: ...
+    @property
+    def hash(self) -> bytes: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Message:
+    """One signed request with its token (spec/message.md)."""
+
+    @staticmethod
+    def seal(
+        sender: Identity,
+        *,
+        gate: AgentId,
+        token: Token,
+        policy: bytes,
+        action: str,
+        resource: str,
+        args: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        recipient: AgentId | None = None,
+        code: bytes | None = None,
+        causes: Iterable[bytes] = (),
+        labels: Iterable[str] = (),
+        expires_in: timedelta = ...,
+        now: int | None = None,
+        rng: _Rng | None = None,
+    ) -> bytes:
+        """Sign a request on a fresh stream; returns the wire bytes. ``recipient`` left out is
+        the gate; ``expires_in`` is 60 s, at most 300 s; ``code`` is the SHA-256 of what will
+        run. A stream of messages is sealed with ``Sender``."""
+    @staticmethod
+    def from_bytes(data: bytes) -> Message:
+        """Decode without checking; ``open`` checks."""
+    @staticmethod
+    def open(data: bytes, *, gate: AgentId, sender: AgentId, now: int | None = None) -> Message:
+        """Check gate, times and the sender's signature, not the token's authority (a gate does
+        that); raises ``InvalidSignature`` or ``MessageRefused``."""
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def token(self) -> Token: ...
+    @property
+    def gate(self) -> AgentId: ...
+    @property
+    def recipient(self) -> AgentId: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def resource(self) -> str: ...
+    @property
+    def args_json(self) -> bytes: ...
+    @property
+    def args(self) -> dict[str, Any]: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def code(self) -> bytes | None: ...
+    @property
+    def policy(self) -> bytes: ...
+    @property
+    def stream(self) -> bytes: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def issued(self) -> int: ...
+    @property
+    def expires(self) -> int: ...
+    @property
+    def causes(self) -> tuple[bytes, ...]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    def __bytes__(self) -> bytes: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class Sender:
+    """A stream of messages from one agent to one gate under one token; safe across threads."""
+
+    def __new__(
+        cls,
+        sender: Identity,
+        *,
+        gate: AgentId,
+        token: Token,
+        policy: bytes,
+        rng: _Rng | None = None,
+    ) -> Self: ...
+    def seal(
+        self,
+        *,
+        action: str,
+        resource: str,
+        args: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        recipient: AgentId | None = None,
+        code: bytes | None = None,
+        causes: Iterable[bytes] = (),
+        labels: Iterable[str] = (),
+        expires_in: timedelta = ...,
+        now: int | None = None,
+    ) -> bytes: ...
+    @property
+    def stream(self) -> bytes: ...
+
+@final
+class Control:
+    """A signed statement that revokes or restores an agent or one link (spec/message.md)."""
+
+    @staticmethod
+    def sign(
+        signer: Identity,
+        verb: Literal["revoke", "restore"],
+        target: AgentId | bytes,
+        *,
+        gate: AgentId,
+        expires_in: timedelta = ...,
+        now: int | None = None,
+        rng: _Rng | None = None,
+    ) -> bytes: ...
+
+@final
+class Permit:
+    """Proof of a logged yes. Only a gate makes one; it opens once and is not copied or pickled.
+
+    It dies at the message's or the chain's expiry, 30 s unopened, on revocation and across a
+    fork. Open it with ``with permit:`` around a host tool, or hand it to ``Sandbox.run``. An
+    exception inside ``with`` is recorded as the outcome ``raised``.
+    """
+
+    def __enter__(self) -> Self:
+        """Open it, or raise ``Denied`` (``permit_spent``, ``revoked``, ``expired`` …)."""
+    def __exit__(self, *exc: object) -> None:
+        """Append the outcome; raises ``AuditUnavailable`` where that cannot be written."""
+    def record(self, result: bytes) -> None:
+        """Note the result whose SHA-256 goes into the outcome entry; only while open."""
+    def check(
+        self,
+        *,
+        action: str | None = None,
+        resource: str | None = None,
+        recipient: AgentId | None = None,
+        payload: bytes | None = None,
+        code: bytes | None = None,
+    ) -> None:
+        """Compare an effect with what was permitted; ``Denied`` (``permit_mismatch``) if they
+        differ. ``payload`` and ``code`` are the bytes themselves. A tool or a sandbox calls
+        this before it acts."""
+    @property
+    def entry(self) -> int:
+        """Index of the decision in the log."""
+    @property
+    def sender(self) -> AgentId: ...
+    @property
+    def recipient(self) -> AgentId: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def resource(self) -> str: ...
+    @property
+    def args_json(self) -> bytes: ...
+    @property
+    def args(self) -> dict[str, Any]: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def code(self) -> bytes | None: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def expires(self) -> int: ...
+    @property
+    def message_id(self) -> bytes: ...
+    @property
+    def outcome(self) -> int | None:
+        """Index of the outcome entry, once closed."""
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Decision:
+    """What a gate answered. It has no truth value: look at ``permit`` or ``reason``."""
+
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def permit(self) -> Permit | None: ...
+    @property
+    def entry(self) -> int | None:
+        """Index in the log; None for what is only counted (strangers, stale, replayed)."""
+    @property
+    def stage(self) -> str: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def detail(self) -> str | None: ...
+    @property
+    def link(self) -> int | None: ...
+    @property
+    def caveat(self) -> str | None: ...
+    @property
+    def witness(self) -> str | None: ...
+    @property
+    def action(self) -> str | None: ...
+    @property
+    def resource(self) -> str | None: ...
+    @property
+    def sender(self) -> AgentId | None: ...
+    def explain(self) -> str:
+        """A few lines for a person: what was asked, what refused it, where, what to do next."""
+    def to_dict(self) -> dict[str, Any]: ...
+    def __bool__(self) -> NoReturn: ...
+
+@final
+class Gate:
+    """The native gate: verification, judgement, the log and its state. ``moat.Pep`` and
+    ``moat.AuditLog`` are its two faces."""
+
+    @staticmethod
+    def open(
+        path: str | PathLike[str],
+        signer: Identity,
+        *,
+        anchor: str | PathLike[str] | None,
+        accept_restored: bool = False,
+        clock: Callable[[], int] | None = None,
+        now: int | None = None,
+    ) -> Gate:
+        """Open or create one log directory; raises ``AuditError``'s kin. ``anchor`` is a file
+        outside the folder; None keeps no anchor. ``clock`` gives Unix seconds wherever ``now``
+        is left out, also when a permit of this gate is opened and closed."""
+    def arm(
+        self, *, policy: Policy, roots: Iterable[AgentId], operators: Iterable[AgentId]
+    ) -> None:
+        """Set what is enforced; without it no root is trusted. Changing it is logged."""
+    @property
+    def id(self) -> AgentId: ...
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def roots(self) -> tuple[AgentId, ...]: ...
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Decisions without an outcome, found at recovery."""
+    @property
+    def anchor_state(self) -> str:
+        """What opening could compare with: ``none`` (no anchor), ``missing`` (a log with entries
+        and no anchor file, which there is now), ``matched`` or ``overruled``."""
+    def authorize(self, wire: bytes, *, now: int | None = None) -> Permit:
+        """The permit, or ``Denied``."""
+    def decide(self, wire: bytes, *, now: int | None = None) -> Decision: ...
+    def decide_many(self, wires: Sequence[bytes], *, now: int | None = None) -> list[Decision]:
+        """Decide a batch in order, with one sync."""
+    def control(self, statement: bytes, *, now: int | None = None) -> int:
+        """Take up a control statement; its entry's index, or raise ``Denied``."""
+    def is_revoked(self, target: AgentId | bytes) -> bool:
+        """Whether any standing revocation names this agent or link."""
+    def checkpoint(self) -> Checkpoint: ...
+    def prove(self, entry: int, *, size: int | None = None) -> InclusionProof: ...
+    def consistency(self, old: int, *, size: int | None = None) -> ConsistencyProof: ...
+    def read(self, entry: int) -> bytes: ...
+    def __len__(self) -> int: ...
+    def close(self, *, now: int | None = None) -> None: ...
+
+@final
+class Checkpoint:
+    """A signed tree head: a C2SP tlog-checkpoint note."""
+
+    @staticmethod
+    def parse(text: str) -> Checkpoint: ...
+    def verify(self, log: AgentId) -> None: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def root(self) -> bytes: ...
+    def __str__(self) -> str: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+
+@final
+class InclusionProof:
+    """That one line is in a log (RFC 6962 §2.1.1), with the line itself."""
+
+    def verify(self, checkpoint: Checkpoint, *, log: AgentId) -> None:
+        """Check the signature, then the path; raises ``InvalidSignature`` or ``ChainBroken``."""
+    @staticmethod
+    def parse(text: str) -> InclusionProof: ...
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that the proof was made for."""
+    @property
+    def index(self) -> int: ...
+    @property
+    def line(self) -> bytes: ...
+    @property
+    def hashes(self) -> tuple[bytes, ...]: ...
+    def __str__(self) -> str:
+        """C2SP tlog-proof text, with line and checkpoint; ``parse`` reads it."""
+
+@final
+class ConsistencyProof:
+    """That a smaller tree is a prefix of a larger one (RFC 6962 §2.1.2)."""
+
+    def verify(self, old: Checkpoint, new: Checkpoint, *, log: AgentId) -> None: ...
+    @staticmethod
+    def parse(text: str) -> ConsistencyProof: ...
+    def __str__(self) -> str: ...
+    @property
+    def old(self) -> int: ...
+    @property
+    def new(self) -> int: ...
+    @property
+    def hashes(self) -> tuple[bytes, ...]: ...
+
+@final
+class Report:
+    """What ``verify_log`` found, and what it could not check."""
+
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def root(self) -> builtins.bytes: ...
+    @property
+    def time(self) -> int:
+        """Time of the last entry."""
+    @property
+    def signed(self) -> int | None:
+        """Size of the tree that the newest checkpoint vouches for, if there is one."""
+    @property
+    def anchored(self) -> int | None:
+        """Size of the tree that the anchor vouches for, if there was one."""
+    @property
+    def torn(self) -> int:
+        """Unfinished bytes at the end, as a crash leaves them."""
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Sentences that say what could not be checked."""
+    @property
+    def kinds(self) -> dict[str, int]: ...
+
+def verify_log(
+    path: str | PathLike[str],
+    log: AgentId,
+    *,
+    anchor: str | PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Read a whole log as a stranger, in constant memory: form, chain, tree, checkpoint, anchor.
+
+    ``progress(done, total)`` is called with bytes. Raises ``ChainBroken`` (``.index``),
+    ``RolledBack`` or ``InvalidSignature``.
+    """
+
+@final
+class Lines:
+    """Lines of a log, one at a time, without their newlines."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...
+
+def read_log(path: str | PathLike[str], *, start: int = 0) -> Lines:
+    """Lines of a log from an index on, without checking them."""
+
+@final
+class SandboxOutcome:
+    """How a run ended: ``status`` is one of ``ok``, ``exit``, ``out_of_fuel``,
+    ``out_of_memory``, ``timed_out``, ``output_full``, ``trap``, ``interrupted``."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def trap(self) -> str | None: ...
+    @property
+    def stdout(self) -> bytes: ...
+    @property
+    def stderr(self) -> bytes: ...
+    @property
+    def fuel_used(self) -> int: ...
+    @property
+    def memory_peak(self) -> int: ...
+    @property
+    def elapsed(self) -> timedelta: ...
+    @property
+    def truncated(self) -> bool: ...
+    def check(self) -> Self:
+        """Return itself when the status is ``ok``; else raise ``LimitExceeded``, ``GuestTrap``
+        or ``SandboxError``."""
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Module:
+    """A compiled WebAssembly module and the SHA-256 of its bytes."""
+
+    def __new__(cls, wasm: bytes) -> Self: ...
+    @property
+    def sha256(self) -> bytes: ...
+    def run(
+        self,
+        permit: Permit,
+        *,
+        stdin: bytes = b"",
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Open the permit, run under its limits, append the outcome. The module's digest must
+        be the permit's code digest where that names one."""
+
+REASONS: Final[Mapping[str, str]]
+"""Every reason code and its stage."""
+AXES: Final[tuple[str, ...]]
+"""Every axis code, as ``caveat`` uses them."""

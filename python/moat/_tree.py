@@ -1,0 +1,27 @@
+"""The pattern of a directory tree, for ``Limits(read=…, write=…)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moat import Pattern
+from moat.errors import MalformedInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ESCAPED = frozenset(' "#<>?[]^`{|}')
+_NAMELESS = frozenset("%*")
+
+
+def tree(path: Path) -> str:
+    """Name a directory and all below it (spec/pattern.md): ``/a b`` is ``file:///a%20b/**``.
+
+    ``path`` is absolute and resolved. Raises ``MalformedInput`` where no pattern can name it.
+    """
+    text = path.as_posix().rstrip("/")
+    if _NAMELESS & set(text):
+        message = f"`{path}` holds `%` or `*`, which no pattern can name; use another directory"
+        raise MalformedInput(message)
+    escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED else c for c in text)
+    return str(Pattern(f"file://{escaped}/**"))

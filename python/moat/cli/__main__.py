@@ -1,0 +1,5 @@
+"""``python -m moat.cli``."""
+
+from moat.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""``moat run``: authorise a WebAssembly module under a token, and run it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import click
+
+from moat import Sandbox, _show
+from moat.cli import failure
+from moat.cli.app import App, common, dumps, read_token
+from moat.cli.failure import fail
+from moat.cli.units import KeyValue
+
+if TYPE_CHECKING:
+    from typing import BinaryIO, TextIO, Unpack
+
+    from moat import Permit, SandboxOutcome
+
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""What could steer a terminal: C0 without tab and newline, DEL, C1."""
+
+_RAISE = {
+    "out_of_fuel": "give a token with more `--fuel`, if the code deserves it",
+    "out_of_memory": "give a token with more `--memory`",
+    "timed_out": "give a token with more `--time`",
+    "output_full": "give a token with more `--output`",
+}
+
+
+class Given(TypedDict):
+    """What the code is given, and what the gate is asked to run."""
+
+    resource: str | None
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    stdin: BinaryIO | None
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--token", "text", required=True, metavar="TOKEN", help="File, - or text.")
+@click.option("--as", "name", metavar="NAME", help="Who asks; left out, the token's holder.")
+@click.option("--resource", help="What the gate is asked to run; code://STEM of FILE if left out.")
+@click.option("--arg", "argv", multiple=True, help="An argument for the code. Repeatable.")
+@click.option("--env", type=KeyValue(), multiple=True, help="A variable for the code. Repeatable.")
+@click.option("--stdin", type=click.File("rb"), help="File that the code reads as its input.")
+@common(gate=True)
+def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Given]) -> None:
+    """Ask the gate for `run` on FILE under TOKEN, then run it with the token's limits.
+
+    The token needs a grant such as 'code://FILE-STEM run'. The code gets its arguments,
+    variables and input from here, the directories of the token, and nothing else. What it writes
+    is passed through. Exit code 1 means that the code did not end well.
+    """
+    held = read_token(text)
+    who = app.keys.load(name) if name else app.holder(held)
+    sandbox = Sandbox(file)
+    args = {"argv": list(given["argv"])}
+    env = dict(given["env"])
+    payload = given["stdin"].read() if given["stdin"] else b""
+    with app.moat() as moat:
+        permit = moat.session(who, held).request(
+            "run",
+            given["resource"] or f"code://{file.stem}",
+            args=args | ({"env": env} if env else {}),
+            payload=payload,
+            code=sandbox.sha256,
+        )
+        outcome = sandbox.run(permit, stdin=payload, args=args["argv"], env=env)
+    _tell(app, permit, outcome)
+
+
+def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:
+    if app.json:
+        click.echo(dumps(_document(permit, outcome)))
+    else:
+        _pass(outcome.stdout, sys.stdout)
+        _pass(outcome.stderr, sys.stderr)
+    if outcome.status == "ok":
+        return
+    if app.json:
+        sys.exit(failure.ERROR)
+    facts = {"entry": permit.entry, "status": outcome.status, "exit_code": outcome.exit_code}
+    message = f"the code ended with `{outcome.trap or outcome.status}`"
+    fail("guest_failed", message, _RAISE.get(outcome.status), failure.ERROR, facts)
+
+
+def _pass(data: bytes, stream: TextIO) -> None:
+    """Pass bytes through as they are; on a terminal, without what could steer it."""
+    if stream.isatty():
+        data = _CONTROLS.sub(b"?", data)
+    click.echo(data, file=getattr(stream, "buffer", stream), nl=False)
+
+
+def _document(permit: Permit, outcome: SandboxOutcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "exit_code": outcome.exit_code,
+        "trap": outcome.trap,
+        "stdout": _text(outcome.stdout),
+        "stderr": _text(outcome.stderr),
+        "truncated": outcome.truncated,
+        "fuel_used": outcome.fuel_used,
+        "memory_peak": outcome.memory_peak,
+        "seconds": outcome.elapsed.total_seconds(),
+        "entry": permit.entry,
+        "outcome_entry": permit.outcome,
+        "resource": permit.resource,
+        "code": permit.code.hex() if permit.code else None,
+        "limits": _show.limits(permit.limits),
+    }
+
+
+def _text(data: bytes) -> str | dict[str, str]:
+    """Text where the bytes are UTF-8; otherwise ``{"base64": …}``."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}

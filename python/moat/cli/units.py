@@ -1,0 +1,157 @@
+"""What a person types for a size, a count, a length of time, a grant or a directory."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from moat import ANY, Denial, Grant, Pattern
+from moat._tree import tree
+
+NONE: Final = "none"
+"""Written out: the empty set of hosts or directories."""
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d[\d_]*)\s*(B|kB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
+_COUNT = re.compile(r"(\d[\d_]*)(k|M|G)?", re.IGNORECASE)
+
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_BYTES = {
+    "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3,
+    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
+}  # fmt: skip
+_THOUSANDS = {"k": 1000, "m": 1000**2, "g": 1000**3}
+
+
+class _Type(click.ParamType[Any]):
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """Parse text; what is no text was parsed before."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def parse(self, text: str) -> object:
+        raise NotImplementedError
+
+
+class Duration(_Type):
+    """``90s``, ``15m``, ``1h30m``, ``7d``, ``500ms``."""
+
+    name = "duration"
+
+    def parse(self, text: str) -> timedelta:
+        """Add the parts up; every part has a unit."""
+        parts = _DURATION.findall(text)
+        if not parts or "".join(map("".join, parts)) != text:
+            message = f"`{text}` is not a length of time; write `90s`, `15m`, `1h30m` or `7d`"
+            raise ValueError(message)
+        try:
+            return timedelta(milliseconds=sum(int(n) * _MILLISECONDS[unit] for n, unit in parts))
+        except OverflowError as error:
+            message = f"`{text}` is too long"
+            raise ValueError(message) from error
+
+
+class Size(_Type):
+    """``64MiB``, ``1MB``, ``300``: bytes."""
+
+    name = "size"
+
+    def parse(self, text: str) -> int:
+        """Take decimal and binary units."""
+        found = _SIZE.fullmatch(text)
+        if not found:
+            message = f"`{text}` is not a size; write `64MiB`, `1MB` or a number of bytes"
+            raise ValueError(message)
+        return int(found[1]) * _BYTES[(found[2] or "B").lower()]
+
+
+class Count(_Type):
+    """``5M``, ``1_000_000``: a number."""
+
+    name = "count"
+
+    def parse(self, text: str) -> int:
+        """Take k, M and G for thousands, millions and thousand millions."""
+        found = _COUNT.fullmatch(text)
+        if not found:
+            message = f"`{text}` is not a number; write `5M` or `5_000_000`"
+            raise ValueError(message)
+        return int(found[1]) * (_THOUSANDS[found[2].lower()] if found[2] else 1)
+
+
+class GrantText(_Type):
+    """``tool://search/** call,read``, with ``{}`` at the end for no arguments at all."""
+
+    name = "grant"
+
+    def parse(self, text: str) -> Grant:
+        """Split at spaces; a pattern holds none."""
+        pattern, actions, *rest = _two(text)
+        if rest not in ([], ["{}"], ["any"]):
+            message = f"`{text}` has too many words; write `PATTERN ACTIONS`, then maybe `{{}}`"
+            raise ValueError(message)
+        return Grant(pattern, actions.split(","), {} if rest == ["{}"] else ANY)
+
+
+class DenialText(_Type):
+    """``tool://search/private/** call``, or ``*`` for every action."""
+
+    name = "denial"
+
+    def parse(self, text: str) -> Denial:
+        """Split at spaces; a pattern holds none."""
+        pattern, actions, *rest = _two(text)
+        if rest:
+            message = f"`{text}` has too many words; write `PATTERN ACTIONS`"
+            raise ValueError(message)
+        return Denial(pattern, actions.split(","))
+
+
+def _two(text: str) -> list[str]:
+    words = text.split()
+    if len(words) < 2:  # noqa: PLR2004 (a pattern and its actions)
+        message = f"`{text}` needs a pattern and actions, such as `tool://search/** call,read`"
+        raise ValueError(message)
+    return words
+
+
+class Folder(_Type):
+    """A directory, or a ``file:///dir/**`` pattern, or ``none``."""
+
+    name = "dir"
+
+    def parse(self, text: str) -> str:
+        """Give the pattern of the whole tree, or ``none``."""
+        if text == NONE:
+            return NONE
+        if text.startswith("file:"):
+            return str(Pattern(text))
+        path = Path(text).resolve()
+        if not path.is_dir():
+            message = f"`{text}` is not a directory; make it first, or write `file:///dir/**`"
+            raise ValueError(message)
+        return tree(path)
+
+
+class KeyValue(_Type):
+    """``NAME=VALUE``."""
+
+    name = "name=value"
+
+    def parse(self, text: str) -> tuple[str, str]:
+        """Split at the first ``=``."""
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            message = f"`{text}` is not `NAME=VALUE`"
+            raise ValueError(message)
+        return key, value

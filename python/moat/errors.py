@@ -1,0 +1,112 @@
+"""Every exception of Moat.
+
+::
+
+    MoatError
+    ├── MalformedInput (ValueError)      bytes or text of the wrong shape
+    ├── InvalidSignature                 a signature that does not verify
+    ├── AttenuationViolation             a child that asks for more than its parent has
+    ├── TokenRefused                     a token that is expired, foreign or out of order
+    ├── MessageRefused                   a message that is stale or meant for another gate
+    ├── Denied                           a gate said no; ``.decision`` says why
+    ├── SandboxError
+    │   ├── LimitExceeded                ``.limit`` names the axis
+    │   ├── EgressDenied                 ``.host``
+    │   └── GuestTrap
+    ├── AuditError
+    │   ├── ChainBroken                  ``.index`` of the first line that is wrong
+    │   ├── AuditUnavailable             the log cannot be written, so nothing is allowed
+    │   └── RolledBack                   the log is behind its anchor
+    └── UnknownHandle (LookupError)      a secret nobody registered
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moat._native import Decision
+
+
+class MoatError(Exception):
+    """The base of every exception here.
+
+    ``reason`` is a stable snake_case code where there is one (``moat.REASONS`` lists them).
+    """
+
+    reason: str | None = None
+
+
+class MalformedInput(MoatError, ValueError):
+    """Bytes or text that do not have the form asked for."""
+
+
+class InvalidSignature(MoatError):
+    """A signature that does not verify."""
+
+
+class AttenuationViolation(MoatError):
+    """A child asks for more than its parent has."""
+
+    caveat: str | None = None
+    """The axis that was too wide, such as ``fuel`` or ``resource``."""
+    witness: str | None = None
+    """Something the child would allow and the parent does not."""
+
+
+class TokenRefused(MoatError):
+    """A token that is expired, not valid yet, out of order or from an unknown root."""
+
+
+class MessageRefused(MoatError):
+    """A message that is stale, meant for another gate or by someone else."""
+
+
+class Denied(MoatError):
+    """A gate said no; the decision says at which stage, why, and what to do next."""
+
+    decision: Decision
+
+
+class SandboxError(MoatError):
+    """Code that could not be run, or did not end well."""
+
+
+class LimitExceeded(SandboxError):
+    """Code that reached a limit of its token."""
+
+    limit: str
+    """The axis: ``fuel``, ``memory``, ``time`` or ``output``."""
+
+
+class EgressDenied(SandboxError):
+    """Code that asked for a host its token does not name."""
+
+    host: str
+
+
+class GuestTrap(SandboxError):
+    """Code that trapped."""
+
+
+class AuditError(MoatError):
+    """A log that could not be read, written or believed."""
+
+
+class ChainBroken(AuditError):
+    """A log that was edited."""
+
+    index: int
+    """The first line that is wrong."""
+
+
+class AuditUnavailable(AuditError):
+    """A log that cannot be written; every decision is a denial until it is reopened."""
+
+
+class RolledBack(AuditError):
+    """A log that is behind its anchor: cut, or restored from a copy."""
+
+
+class UnknownHandle(MoatError, LookupError):
+    """A secret handle that nobody registered."""

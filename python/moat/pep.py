@@ -1,0 +1,110 @@
+"""``Pep``: the gate as a person sees it. Nothing is verified here; the native gate does that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from moat._native import AgentId, Control, Identity, Link, Token
+from moat.errors import MalformedInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from moat._native import Decision, Permit, Policy
+    from moat.audit import AuditLog
+
+Target: TypeAlias = AgentId | Identity | Token | Link | bytes
+"""What can be revoked: an agent's key, or one link by its 32-byte id. A token is its last link."""
+
+
+class Pep:
+    """A policy enforcement point: bytes go in, a logged ``Permit`` comes out, or ``Denied``.
+
+    It enforces ``policy`` and the chain of links from one of ``roots``. Operators may revoke and
+    restore anything. Safe across threads: decisions fall in log order, and threads share a sync.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        roots: Iterable[AgentId],
+        audit: AuditLog,
+        operators: Iterable[AgentId] = (),
+    ) -> None:
+        """Arm the gate that writes ``audit``; a change of what is enforced is logged."""
+        self._audit = audit
+        self._gate = audit.gate
+        self._gate.arm(policy=policy, roots=roots, operators=operators)
+
+    @property
+    def id(self) -> AgentId:
+        """The gate's public key: what a message is sealed for."""
+        return self._gate.id
+
+    @property
+    def policy(self) -> Policy:
+        """The active policy; a message must name its hash."""
+        return self._gate.policy
+
+    def now(self) -> int:
+        """Give the second by this gate's clock: what ``now`` is where it is left out."""
+        return self._audit.now()
+
+    def authorize(self, wire: bytes, *, now: int | None = None) -> Permit:
+        """Decide one message; raise ``Denied`` (``.decision``) unless it is allowed."""
+        return self._gate.authorize(wire, now=now)
+
+    def decide(self, wire: bytes, *, now: int | None = None) -> Decision:
+        """Decide one message. A denial is an answer here: look at ``permit`` or ``reason``."""
+        return self._gate.decide(wire, now=now)
+
+    def authorize_many(self, wires: Sequence[bytes], *, now: int | None = None) -> list[Decision]:
+        """Decide a batch in order, with one sync; several may be denied, so nothing raises."""
+        return self._gate.decide_many(wires, now=now)
+
+    async def authorize_async(self, wire: bytes, *, now: int | None = None) -> Permit:
+        """Decide one message as ``authorize`` does, without blocking the event loop.
+
+        If the waiting task is cancelled the decision may still be logged; its Permit then dies
+        unopened.
+        """
+        import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
+
+        return await asyncio.to_thread(self.authorize, wire, now=now)
+
+    def revoke(self, target: Target, *, by: Identity, now: int | None = None) -> int:
+        """Withdraw trust from an agent or a link and all that descends from it.
+
+        ``by`` signs the statement: a root, an operator, a delegator of the target or the target
+        itself. Returns the entry's index; raises ``Denied`` (``no_standing``).
+        """
+        return self._state("revoke", target, by, now)
+
+    def restore(self, target: Target, *, by: Identity, now: int | None = None) -> int:
+        """Lift a revocation; only its signer or a root can. Returns the entry's index."""
+        return self._state("restore", target, by, now)
+
+    def control(self, statement: bytes, *, now: int | None = None) -> int:
+        """Take up a signed control statement; its entry's index, or ``Denied``."""
+        return self._gate.control(statement, now=now)
+
+    def is_revoked(self, target: Target) -> bool:
+        """Whether any standing revocation names this very agent or link."""
+        return self._gate.is_revoked(_target(target))
+
+    def _state(
+        self, verb: Literal["revoke", "restore"], target: Target, by: Identity, now: int | None
+    ) -> int:
+        now = self.now() if now is None else now
+        statement = Control.sign(by, verb, _target(target), gate=self.id, now=now)
+        return self.control(statement, now=now)
+
+
+def _target(target: Target) -> AgentId | bytes:
+    if isinstance(target, AgentId | bytes):
+        return target
+    if isinstance(target, Identity | Token | Link):
+        return target.id
+    message = f"cannot revoke `{type(target).__name__}`; give an agent, a token or a link's id"
+    raise MalformedInput(message)

@@ -1,0 +1,260 @@
+"""``Moat``: one object over one state folder, for an orchestrator.
+
+::
+
+    config.json               who is trusted: {"operators":[…],"roots":[…],"version":1}
+    keys/<name>.pem|.pub      identities kept here
+    gates/<gate>/key/         the gate's key, which signs its log and nothing else
+    gates/<gate>/log/         the gate's log; one process at a time has it
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moat import _files
+from moat._native import AgentId, Policy, Token
+from moat.audit import DEFAULT_ANCHOR, AuditLog
+from moat.errors import MalformedInput, MoatError
+from moat.keystore import KeyStore, check_name
+from moat.pep import Pep
+from moat.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime, timedelta
+    from os import PathLike
+    from types import TracebackType
+    from typing import Self
+
+    from moat._native import Denial, Grant, Identity, Limits
+    from moat.audit import Anchor
+    from moat.pep import Target
+
+CONFIG: Final = "config.json"
+CONFIG_VERSION: Final = 1
+
+
+class Moat:
+    """A gate, its log and the identities beside it, over one state folder.
+
+    Open it once per process and share it: it is safe across threads, and one process at a time
+    has a gate. Close it, or use it in a ``with`` statement. What another process needs is the
+    public part: ``moat.id`` and ``moat.roots``.
+    """
+
+    def __init__(self, config: Config, keys: KeyStore, audit: AuditLog) -> None:
+        """Put the parts together; ``Moat.open`` finds them in a folder."""
+        self._config = config
+        self.keys = keys
+        self.audit = audit
+        self.pep = Pep(
+            policy=Policy.CHAIN_ONLY,
+            roots=config.roots,
+            operators=config.operators,
+            audit=audit,
+        )
+
+    @classmethod
+    def init(
+        cls,
+        path: str | PathLike[str],
+        *,
+        root: str | AgentId = "root",
+        operators: Iterable[AgentId] = (),
+        gate: str = "main",
+        anchor: Anchor = DEFAULT_ANCHOR,
+        clock: Callable[[], int] | None = None,
+    ) -> Self:
+        """Make a state folder and open its gate.
+
+        ``root`` is the name of an identity to create and trust, or the key of a root whose
+        secret is kept elsewhere. Operators may revoke and restore anything. Raises ``MoatError``
+        where there is a state folder already.
+        """
+        folder = Path(path)
+        keys = KeyStore(folder / "keys")
+        trusted = root if isinstance(root, AgentId) else _identity(keys, root, create=True).id
+        config = Config(roots=(trusted,), operators=tuple(operators))
+        _files.make_dirs(folder)
+        try:
+            # Last of all, so that a folder without it can be made again from the start.
+            _files.write(folder / CONFIG, config.to_bytes(), secret=True, overwrite=False)
+        except FileExistsError as error:
+            message = f"`{folder}` is a state folder already; open it"
+            raise MoatError(message) from error
+        return cls.open(folder, gate=gate, anchor=anchor, clock=clock)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        *,
+        gate: str = "main",
+        anchor: Anchor = DEFAULT_ANCHOR,
+        create: bool = True,
+        accept_restored: bool = False,
+        clock: Callable[[], int] | None = None,
+    ) -> Self:
+        """Open a state folder's gate; make folder, root and gate where they are missing.
+
+        With ``create=False`` what is missing is a ``MoatError``. ``anchor`` and
+        ``accept_restored`` are as in ``AuditLog.open``; ``clock`` gives Unix seconds and is the
+        system's when left out.
+        """
+        folder = Path(path)
+        if create and not (folder / CONFIG).exists():
+            return cls.init(folder, gate=gate, anchor=anchor, clock=clock)
+        config = read_config(folder)
+        check_name(gate)
+        home = folder / "gates" / gate
+        audit = AuditLog.open(
+            home / "log",
+            signer=_identity(KeyStore(home / "key"), gate, create=create),
+            anchor=anchor,
+            accept_restored=accept_restored,
+            clock=clock,
+        )
+        try:
+            return cls(config, KeyStore(folder / "keys"), audit)
+        except BaseException:
+            audit.close()
+            raise
+
+    @property
+    def id(self) -> AgentId:
+        """The gate's public key: what messages are sealed for and what the log is named by."""
+        return self.pep.id
+
+    @property
+    def roots(self) -> tuple[AgentId, ...]:
+        """Whose first links are trusted."""
+        return self._config.roots
+
+    @property
+    def operators(self) -> tuple[AgentId, ...]:
+        """Who may revoke and restore anything, apart from the roots."""
+        return self._config.operators
+
+    def identity(self, name: str, *, create: bool = False) -> Identity:
+        """Load an identity that is kept here; make it if asked to and missing."""
+        return _identity(self.keys, name, create=create)
+
+    def issue(
+        self,
+        *,
+        holder: AgentId,
+        allow: Iterable[Grant],
+        expires_in: timedelta,
+        root_name: str = "root",
+        limits: Limits | None = None,
+        deny: Iterable[Denial] = (),
+        not_before: datetime | int | None = None,
+        depth: int = 0,
+        audience: AgentId | None = None,
+    ) -> Token:
+        """Sign a first link with a root that is kept here (``Token.issue``)."""
+        return Token.issue(
+            self.identity(root_name),
+            holder=holder,
+            allow=allow,
+            expires_in=expires_in,
+            limits=limits,
+            deny=deny,
+            not_before=not_before,
+            depth=depth,
+            audience=audience,
+            now=self.pep.now(),
+        )
+
+    def session(self, identity: Identity | str, token: Token) -> Session:
+        """Start work as an identity, or as the one of that name kept here."""
+        if isinstance(identity, str):
+            identity = self.identity(identity)
+        return Session(self.pep, identity, token)
+
+    def revoke(self, target: Target, *, by: Identity | str = "root") -> int:
+        """Withdraw trust from an agent or a link and all that descends from it (``Pep``)."""
+        by = self.identity(by) if isinstance(by, str) else by
+        return self.pep.revoke(target, by=by)
+
+    def restore(self, target: Target, *, by: Identity | str = "root") -> int:
+        """Lift a revocation (``Pep``)."""
+        by = self.identity(by) if isinstance(by, str) else by
+        return self.pep.restore(target, by=by)
+
+    def is_revoked(self, target: Target) -> bool:
+        """Whether any standing revocation names this very agent or link (``Pep``)."""
+        return self.pep.is_revoked(target)
+
+    def close(self) -> None:
+        """Close the log; every later decision is denied."""
+        self.audit.close()
+
+    def __enter__(self) -> Self:
+        """Return itself; ``close`` is called at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+@dataclass(frozen=True)
+class Config:
+    """Who is trusted. One spelling is accepted, and what is not known is refused."""
+
+    roots: tuple[AgentId, ...]
+    operators: tuple[AgentId, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Write JSON with sorted keys and no spaces, one line."""
+        fields = {
+            "operators": sorted(map(str, self.operators)),
+            "roots": sorted(map(str, self.roots)),
+            "version": CONFIG_VERSION,
+        }
+        return json.dumps(fields, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what ``to_bytes`` writes; anything else is ``MalformedInput``."""
+        try:
+            fields = json.loads(data)
+            config = cls(
+                roots=tuple(map(AgentId, fields["roots"])),
+                operators=tuple(map(AgentId, fields["operators"])),
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            message = "config.json is not a configuration of ours; restore it or make a new folder"
+            raise MalformedInput(message) from error
+        if config.to_bytes() != data:
+            message = "config.json has another spelling or unknown keys; restore it"
+            raise MalformedInput(message)
+        return config
+
+
+def read_config(path: str | PathLike[str]) -> Config:
+    """Read a state folder's configuration without opening its gate; ``MoatError`` if there is none.
+
+    The file is refused unless it is ours and closed to others: it says whom to trust.
+    """
+    try:
+        return Config.from_bytes(_files.read(Path(path) / CONFIG, secret=True))
+    except FileNotFoundError as error:
+        message = f"there is no state folder at `{path}`; make one with `moat init`"
+        raise MoatError(message) from error
+
+
+def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:
+    if create and name not in keys:
+        return keys.create(name)
+    return keys.load(name)

@@ -1,0 +1,55 @@
+"""``Sandbox``: run a WebAssembly module (WASI Preview 1) with a Permit and under its limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moat._native import Module
+from moat.errors import SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+
+    from moat._native import Permit, SandboxOutcome
+
+
+class Sandbox:
+    """A compiled module; each run has a fresh memory, and nothing passes from one to another.
+
+    Compile once, run often: compiling is slow and running is not. Safe across threads.
+    """
+
+    def __init__(self, module: str | PathLike[str] | bytes) -> None:
+        """Compile a ``.wasm`` file, or its bytes; ``SandboxError`` where that cannot be done."""
+        if not isinstance(module, bytes):
+            try:
+                module = Path(module).read_bytes()
+            except OSError as error:
+                message = f"cannot read `{error.filename}`; give the path of a .wasm file"
+                raise SandboxError(message) from error
+        self._module = Module(module)
+
+    @property
+    def sha256(self) -> bytes:
+        """SHA-256 of the module's bytes, 32 bytes: the ``code`` of a message that runs it."""
+        return self._module.sha256
+
+    def run(
+        self,
+        permit: Permit,
+        *,
+        stdin: bytes = b"",
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Open the permit, run under its limits, log the outcome and return it.
+
+        The guest sees ``stdin``, ``args`` (after a program name), ``env`` and the directories of
+        ``permit.limits``, and nothing else. However the guest ends is an outcome and no
+        exception; ``outcome.check()`` raises unless it ended well. Raises ``Denied`` where the
+        permit is for other code or is spent, and ``AuditUnavailable`` where the outcome cannot
+        be written.
+        """
+        return self._module.run(permit, stdin=stdin, args=args, env=env)

@@ -1,0 +1,245 @@
+"""``Session``: one agent at work; ``tool``: a function that acts only through a gate."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypedDict, TypeVar, cast
+
+from moat._native import Sender, canonicalize
+from moat.errors import MalformedInput
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
+    from typing import Unpack
+
+    from moat._native import (
+        AgentId,
+        Denial,
+        Grant,
+        Identity,
+        Limits,
+        Permit,
+        SandboxOutcome,
+        Token,
+    )
+    from moat.pep import Pep
+    from moat.sandbox import Sandbox
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Tool(Generic[P, R_co]):
+    """A function with the resource and action under which a gate knows it.
+
+    It is no function any more: calling it raises ``TypeError``, so that nothing acts around the
+    gate by accident. ``session.call(search, q="moat")`` asks the gate first. ``search.function``
+    is the bare function, for its own unit test.
+    """
+
+    def __init__(self, function: Callable[P, R_co], resource: str, action: str) -> None:
+        """Use the decorator ``tool``."""
+        canonical = canonicalize(resource)
+        if canonical != resource:
+            message = f"`{resource}` is not canonical; write `{canonical}`"
+            raise MalformedInput(message)
+        self.function = function
+        self.resource = resource
+        self.action = action
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._signature = inspect.signature(function)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
+                message = f"parameter `{parameter}` of a tool has no name of its own; give it one"
+                raise TypeError(message)
+        functools.update_wrapper(self, function)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        """Name every argument, defaults included: this is what the gate is asked about."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def apply(self, args: Mapping[str, Any]) -> R_co:
+        """Run the bare function on named arguments; a session does, with a permit open."""
+        return cast("Callable[..., R_co]", self.function)(**args)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        """Refuse: a tool acts only through a gate."""
+        del args, kwargs
+        name = self.function.__name__
+        message = f"`{name}` acts only through a gate; use `session.call({name}, …)`"
+        raise TypeError(message)
+
+    def __repr__(self) -> str:
+        """Show what a gate is asked for."""
+        return f"<tool {self.function.__name__}: {self.action} {self.resource}>"
+
+
+def tool(resource: str, *, action: str = "call") -> Callable[[Callable[P, R]], Tool[P, R]]:
+    """Make a function a ``Tool`` on a canonical resource, such as ``tool://search/web``.
+
+    Parameters have names and take what JSON can hold; so does the result, or it is ``bytes``.
+    """
+    return lambda function: Tool(function, resource, action)
+
+
+class Narrowing(TypedDict, total=False):
+    """What ``Session.delegate`` may narrow, as in ``Token.attenuate``."""
+
+    allow: Iterable[Grant]
+    deny: Iterable[Denial]
+    limits: Limits
+    expires_in: timedelta
+    not_before: datetime | int
+    depth: int
+    audience: AgentId
+
+
+class Session:
+    """An agent's identity and token at one gate: each call is sealed, decided, run and logged.
+
+    A session is one stream of messages, and a gate keeps at most 8 live streams of one holder:
+    keep a session for as long as its agent works. Safe across threads.
+    """
+
+    def __init__(self, pep: Pep, identity: Identity, token: Token) -> None:
+        """Start a stream at a gate, by whose clock it goes."""
+        self._pep = pep
+        self._identity = identity
+        self._token = token
+        self._sender = Sender(identity, gate=pep.id, token=token, policy=pep.policy.hash)
+
+    @property
+    def identity(self) -> Identity:
+        """Who acts."""
+        return self._identity
+
+    @property
+    def token(self) -> Token:
+        """What they may do."""
+        return self._token
+
+    def seal(
+        self,
+        action: str,
+        resource: str,
+        *,
+        args: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        recipient: AgentId | None = None,
+        code: bytes | None = None,
+        causes: Iterable[bytes] = (),
+        labels: Iterable[str] = (),
+    ) -> bytes:
+        """Sign the next message of this stream, for a gate elsewhere or a batch."""
+        return self._sender.seal(
+            action=action,
+            resource=resource,
+            args=args,
+            payload=payload,
+            recipient=recipient,
+            code=code,
+            causes=causes,
+            labels=labels,
+            now=self._pep.now(),
+        )
+
+    def request(
+        self,
+        action: str,
+        resource: str,
+        *,
+        args: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        recipient: AgentId | None = None,
+        code: bytes | None = None,
+        causes: Iterable[bytes] = (),
+        labels: Iterable[str] = (),
+    ) -> Permit:
+        """Ask the gate for one action; raises ``Denied``. Open the permit around the effect."""
+        wire = self.seal(
+            action,
+            resource,
+            args=args,
+            payload=payload,
+            recipient=recipient,
+            code=code,
+            causes=causes,
+            labels=labels,
+        )
+        return self._pep.authorize(wire)
+
+    def call(self, tool: Tool[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Ask the gate, then run a tool with its permit open; raises ``Denied`` or what it raises.
+
+        The function is given the arguments that the gate saw (through JSON, defaults filled in).
+        The SHA-256 of its result goes into the outcome: of bytes as they are, of anything else
+        as JSON with sorted keys and no spaces. An exception is the outcome ``raised``.
+        """
+        if tool.is_async:
+            message = f"`{tool.function.__name__}` is asynchronous; use `await call_async(…)`"
+            raise TypeError(message)
+        permit = self.request(tool.action, tool.resource, args=tool.bind(*args, **kwargs))
+        with permit:
+            result = tool.apply(permit.args)
+            permit.record(_recorded(result))
+        return result
+
+    async def call_async(
+        self, tool: Tool[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Do what ``call`` does with an ``async def`` tool; the gate's sync blocks no loop."""
+        if not tool.is_async:
+            message = f"`{tool.function.__name__}` is not asynchronous; use `call(…)`"
+            raise TypeError(message)
+        wire = self.seal(tool.action, tool.resource, args=tool.bind(*args, **kwargs))
+        permit = await self._pep.authorize_async(wire)
+        with permit:
+            result = await tool.apply(permit.args)
+            permit.record(_recorded(result))
+        return result
+
+    def run(
+        self,
+        sandbox: Sandbox,
+        *,
+        resource: str,
+        stdin: bytes = b"",
+        argv: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Ask the gate for ``run`` on a resource with this very module, then run it.
+
+        All that the code is given is signed and logged by digest: the module as ``code``, its
+        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments.
+        """
+        args: dict[str, Any] = {"argv": list(argv)}
+        if env:
+            args["env"] = dict(env)
+        permit = self.request("run", resource, args=args, payload=stdin, code=sandbox.sha256)
+        seen = permit.args
+        return sandbox.run(permit, stdin=permit.payload, args=seen["argv"], env=seen.get("env"))
+
+    def delegate(self, holder: AgentId, **narrowing: Unpack[Narrowing]) -> Token:
+        """Sign a further link for another agent; asking for more is ``AttenuationViolation``."""
+        return self._token.attenuate(
+            self._identity, holder=holder, now=self._pep.now(), **narrowing
+        )
+
+
+def _recorded(result: object) -> bytes:
+    if isinstance(result, bytes):
+        return result
+    try:
+        text = json.dumps(
+            result, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+        )
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        message = f"a tool's result is bytes or what JSON can hold, not `{type(result).__name__}`"
+        raise MalformedInput(message) from error

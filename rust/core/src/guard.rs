@@ -1,0 +1,330 @@
+//! The gate's two questions: is this message authentic ([`Guard::verify`], pure and parallel),
+//! and what is the answer ([`Guard::rule`], in the order of the log).
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::caveat::{Limits, Request};
+use crate::control::{Control, Target};
+use crate::entry::{ControlSeen, Decision, Entry, LinkSeen, Rules};
+use crate::error::{Error, Reason, Result, Stage};
+use crate::key::{AgentId, Hash256, Verifier, sha256};
+use crate::limits;
+use crate::message::Message;
+use crate::policy::{Judge, Policy};
+use crate::state::{Slot, State};
+use crate::token::Token;
+
+mod cache;
+
+use cache::Cache;
+
+/// What a gate is told to enforce. Empty roots mean that nothing is allowed.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The gate's own key.
+    pub gate: AgentId,
+    /// Keys from which a chain may start.
+    pub roots: Vec<AgentId>,
+    /// Keys that may revoke anything.
+    pub operators: Vec<AgentId>,
+    /// What is enforced beyond the chain.
+    pub policy: Policy,
+}
+
+impl Setup {
+    /// The line that says so.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let texts = |keys: &[AgentId]| {
+            let mut texts: Vec<_> = keys.iter().map(ToString::to_string).collect();
+            texts.sort_unstable();
+            texts.dedup();
+            texts
+        };
+        Rules {
+            policy: self.policy.text().to_owned(),
+            roots: texts(&self.roots),
+            operators: texts(&self.operators),
+        }
+    }
+}
+
+/// A token whose signatures have been walked to a root. How its links compare is kept with it;
+/// times, revocation and permission are asked anew for every message.
+#[derive(Debug)]
+pub struct Chain {
+    token: Token,
+    holder: AgentId,
+    holder_text: String,
+    key: Verifier,
+    principal: AgentId,
+    narrowing: Result<()>,
+    limits: Limits,
+}
+
+impl Chain {
+    /// The token.
+    #[must_use]
+    pub const fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The holder of the last link.
+    #[must_use]
+    pub const fn holder(&self) -> &AgentId {
+        &self.holder
+    }
+
+    /// The meet of all links' limits.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// A message that is authentic, and what its chain says to it.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    message: Arc<Message>,
+    chain: Arc<Chain>,
+    capability: Result<()>,
+}
+
+impl Verified {
+    /// The message.
+    #[must_use]
+    pub const fn message(&self) -> &Arc<Message> {
+        &self.message
+    }
+
+    /// Its chain.
+    #[must_use]
+    pub const fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+}
+
+/// A line to append: kind and body.
+pub type Line = (&'static str, Vec<u8>);
+
+/// What the gate says.
+#[derive(Debug)]
+pub enum Ruling {
+    /// A refusal that leaves no line of its own.
+    Counted(Error),
+    /// An answer, and the lines that must be durable before it is given.
+    Logged(Vec<Line>, Result<()>),
+}
+
+/// Verification and judgement under one setup.
+#[derive(Debug)]
+pub struct Guard {
+    setup: Setup,
+    policy_hash: Hash256,
+    cache: Cache,
+    narrowing: fn(&Token) -> Result<()>,
+}
+
+impl Guard {
+    /// A guard with an empty cache.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let policy_hash = setup.policy.hash();
+        Self { setup, policy_hash, cache: Cache::default(), narrowing: Token::narrowing }
+    }
+
+    /// What is enforced.
+    #[must_use]
+    pub const fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Stage 1: shape, gate, times, root, then signatures. Touches no state; what fails here
+    /// is a stranger's word.
+    pub fn verify(&self, wire: &[u8], now: u64) -> Result<Verified> {
+        let message = Message::decode(wire)?;
+        message.check_gate(&self.setup.gate)?;
+        message.check_times(now)?;
+        let chain = match self.cache.get(&message.body().token) {
+            Some(chain) => {
+                chain.token.check_times(now)?;
+                message.verify(&chain.holder, &chain.key)?;
+                chain
+            }
+            None => self.walk(&message, now)?,
+        };
+        let capability = self.capability(&message, &chain);
+        Ok(Verified { message: Arc::new(message), chain, capability })
+    }
+
+    /// Walks a chain that was never seen, and remembers it only when all of it is good.
+    fn walk(&self, message: &Message, now: u64) -> Result<Arc<Chain>> {
+        let token = Token::decode(message.token_bytes())?;
+        token.check_root(&self.setup.roots)?;
+        token.check_times(now)?;
+        token.check_audience(&self.setup.gate)?;
+        let holder = token.leaf()?.claims().holder;
+        let key = holder.verifier()?;
+        message.verify(&holder, &key)?;
+        token.authenticate(&self.setup.roots)?;
+        let principal = token.links().first().map_or(holder, |link| link.claims().holder);
+        let chain = Arc::new(Chain {
+            holder,
+            holder_text: holder.to_string(),
+            key,
+            principal,
+            narrowing: (self.narrowing)(&token),
+            limits: token.limits(),
+            token,
+        });
+        self.cache.put(message.body().token, Arc::clone(&chain), message.token_bytes().len());
+        Ok(chain)
+    }
+
+    /// Stage 3, as far as it needs no state: every link covered by its parent, every link
+    /// permits the request, the policy permits it too.
+    fn capability(&self, message: &Message, chain: &Chain) -> Result<()> {
+        chain.narrowing.clone()?;
+        let body = message.body();
+        let request = Request::new(&body.action, &body.resource, body.args == crate::args::NONE);
+        chain.token.permits(&request)?;
+        self.setup.policy.judge(&request)
+    }
+
+    /// Stages 2 and 3, where nothing can land in between. `now` may be behind the log by the
+    /// allowed skew; then the log's time counts, so that nothing stale comes alive again.
+    #[must_use]
+    pub fn rule(&self, verified: &Verified, state: &State, now: u64) -> Ruling {
+        match self.fresh(verified, state, now) {
+            Ok(()) => self.answer(verified, state),
+            Err(error) => Ruling::Counted(error),
+        }
+    }
+
+    fn fresh(&self, verified: &Verified, state: &State, now: u64) -> Result<()> {
+        let now = effective(state, now)?;
+        let (message, chain) = (&verified.message, &verified.chain);
+        message.check_times(now)?;
+        chain.token.check_times(now)?;
+        let body = message.body();
+        let slot = Slot {
+            holder: &chain.holder_text,
+            principal: &chain.principal,
+            stream: body.stream,
+            number: body.number,
+            expires: body.expires,
+        };
+        state.check_fresh(&slot, now)
+    }
+
+    fn answer(&self, verified: &Verified, state: &State) -> Ruling {
+        let token = &verified.chain.token;
+        let verdict = state
+            .check_revoked(token)
+            .and_then(|()| self.check_policy(&verified.message))
+            .and_then(|()| verified.capability.clone());
+        match lines(verified, state, &self.setup.gate, &verdict) {
+            Ok(lines) => Ruling::Logged(lines, verdict),
+            Err(error) => Ruling::Counted(error),
+        }
+    }
+
+    fn check_policy(&self, message: &Message) -> Result<()> {
+        if message.body().policy == self.policy_hash {
+            return Ok(());
+        }
+        let detail = format!(
+            "the message counts on the policy {}, this gate enforces {}",
+            hex::encode(message.body().policy),
+            hex::encode(self.policy_hash)
+        );
+        Err(Error::new(Reason::PolicyMismatch, detail))
+    }
+
+    /// Judges a control statement; the line to append where it counts.
+    pub fn rule_control(&self, control: &Control, state: &State, now: u64) -> Result<Line> {
+        let now = effective(state, now)?;
+        control.verify(&self.setup.gate, now)?;
+        let statement = control.statement();
+        let scope = state.standing(statement, &self.setup.roots, &self.setup.operators, now)?;
+        let (target, id) = match &statement.target {
+            Target::Agent(agent) => ("agent", agent.to_string()),
+            Target::Link(link) => ("link", hex::encode(link)),
+        };
+        let entry = ControlSeen {
+            verb: statement.verb.code().to_owned(),
+            target: target.to_owned(),
+            id,
+            signer: statement.signer.to_string(),
+            scope: scope.code().to_owned(),
+            nonce: hex::encode(statement.nonce),
+            expires: statement.expires,
+            statement: URL_SAFE_NO_PAD.encode(control.as_bytes()),
+        };
+        Ok((ControlSeen::KIND, entry.to_body()?))
+    }
+}
+
+/// The second that counts: never behind the log's, and a clock too far behind denies.
+pub fn effective(state: &State, now: u64) -> Result<u64> {
+    if now.saturating_add(limits::SKEW_SECONDS) < state.time() {
+        let detail = format!("the clock says {now}, the log already {}; set the clock", state.time());
+        return Err(Error::new(Reason::ClockBehind, detail));
+    }
+    Ok(now.max(state.time()))
+}
+
+/// The links that the log does not have yet, root's first, and the decision.
+fn lines(
+    verified: &Verified,
+    state: &State,
+    gate: &AgentId,
+    verdict: &Result<()>,
+) -> Result<Vec<Line>> {
+    let chain = &verified.chain;
+    let mut lines = Vec::with_capacity(1);
+    for link in chain.token.links() {
+        if !state.has_seen(&link.id()) {
+            let (id, link) = (hex::encode(link.id()), URL_SAFE_NO_PAD.encode(link.as_bytes()));
+            lines.push((LinkSeen::KIND, LinkSeen { id, link }.to_body()?));
+        }
+    }
+    lines.push((Decision::KIND, decision(verified, gate, verdict)?.to_body()?));
+    Ok(lines)
+}
+
+fn decision(verified: &Verified, gate: &AgentId, verdict: &Result<()>) -> Result<Decision> {
+    let (chain, message) = (&verified.chain, &verified.message);
+    let body = message.body();
+    let error = verdict.as_ref().err();
+    Ok(Decision {
+        allow: error.is_none(),
+        stage: error.map_or(Stage::Capability, |error| error.reason.stage()).code().to_owned(),
+        reason: error.map(|error| error.reason.code().to_owned()),
+        detail: error.map(|error| error.detail.clone()),
+        link: error.and_then(|error| error.link),
+        caveat: error.and_then(|error| error.axis).map(|axis| axis.code().to_owned()),
+        witness: error.and_then(|error| error.witness.clone()),
+        holder: chain.holder_text.clone(),
+        token: hex::encode(chain.token.leaf()?.id()),
+        message: hex::encode(message.id()),
+        recipient: if body.recipient == *gate { "gate".to_owned() } else { body.recipient.to_string() },
+        action: body.action.clone(),
+        resource: body.resource.to_string(),
+        args: hex::encode(sha256(&body.args)),
+        payload: hex::encode(body.payload_digest),
+        code: body.code.map(hex::encode),
+        policy: hex::encode(body.policy),
+        stream: hex::encode(body.stream),
+        number: body.number,
+        expires: body.expires,
+        causes: body.causes.iter().map(hex::encode).collect(),
+        labels: body.labels.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The gate end to end, without a disk: chains made by hand, wider ones among them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::caveat::{Actions, Args, Caveats, Denial, Grant, Terms};
+use crate::key::Identity;
+use crate::message::Body;
+use crate::pattern::{Pattern, Resource};
+use crate::token::{Claims, Link};
+
+const NOW: u64 = 1_800_000_000;
+
+fn who(n: u8) -> Identity {
+    Identity::from_seed("agent", &[n; 32]).unwrap()
+}
+
+fn terms(allow: Vec<Grant>, deny: Vec<Denial>) -> Terms {
+    Terms {
+        allow,
+        deny,
+        limits: Limits { fuel: 10, ..Limits::default() },
+        not_before: NOW,
+        expires: NOW + 1000,
+        depth: 15,
+        audience: None,
+    }
+}
+
+fn grant(resource: &str, actions: &[&str], args: Args) -> Grant {
+    let actions = Actions::new(actions.iter().map(ToString::to_string)).unwrap();
+    Grant { resource: Pattern::parse(resource).unwrap(), actions, args }
+}
+
+/// A chain from `who(0)` over `who(1)`, `who(2)` …, correctly signed, whatever it says.
+fn chain(all: Vec<Terms>) -> Token {
+    let mut links: Vec<Link> = Vec::new();
+    for (at, terms) in (0_u8..).zip(all) {
+        let claims = Claims {
+            issuer: who(at).id(),
+            holder: who(at + 1).id(),
+            issued: NOW,
+            nonce: [at; 16],
+            parent: links.last().map(Link::id),
+            index: u64::from(at),
+            caveats: Caveats::new(terms).unwrap(),
+        };
+        links.push(Link::sign(&who(at), claims).unwrap());
+    }
+    Token::from_links(links).unwrap()
+}
+
+fn seal(token: &Token, action: &str, resource: &str, args: &[u8]) -> Vec<u8> {
+    let sender = who(u8::try_from(token.links().len()).unwrap());
+    let body = Body {
+        token: sha256(token.as_bytes()),
+        gate: who(99).id(),
+        recipient: who(99).id(),
+        action: action.to_owned(),
+        resource: Resource::parse(resource).unwrap(),
+        args: args.to_vec(),
+        payload: Vec::new(),
+        payload_digest: sha256(b""),
+        code: None,
+        policy: Policy::CHAIN_ONLY.hash(),
+        stream: [7; 16],
+        number: 0,
+        issued: NOW,
+        expires: NOW + 60,
+        causes: Vec::new(),
+        labels: Vec::new(),
+    };
+    Message::seal(&sender, token.as_bytes(), &body).unwrap()
+}
+
+fn guard() -> Guard {
+    let setup = Setup {
+        gate: who(99).id(),
+        roots: vec![who(0).id()],
+        operators: Vec::new(),
+        policy: Policy::CHAIN_ONLY,
+    };
+    Guard::new(setup)
+}
+
+/// A guard whose comparison of links always says yes.
+fn blind() -> Guard {
+    Guard { narrowing: |_| Ok(()), ..guard() }
+}
+
+fn rule(guard: &Guard, wire: &[u8]) -> Result<()> {
+    let verified = guard.verify(wire, NOW)?;
+    match guard.rule(&verified, &State::default(), NOW) {
+        Ruling::Logged(_, verdict) => verdict,
+        Ruling::Counted(error) => Err(error),
+    }
+}
+
+const RESOURCES: [&str; 6] =
+    ["tool://a/x", "tool://a/y", "tool://a/x/z", "tool://b/x", "tool://a", "tool://b"];
+const PATTERNS: [&str; 8] = [
+    "tool://a/**", "tool://a/*", "tool://a/x", "tool://b/**", "tool://*/**", "tool://*/x",
+    "tool://a/x/**", "tool://b",
+];
+
+fn some_grant() -> impl Strategy<Value = Grant> {
+    let actions = prop_oneof![Just(vec!["call"]), Just(vec!["read"]), Just(vec!["*"])];
+    let args = prop_oneof![Just(Args::Any), Just(Args::Empty)];
+    (0..PATTERNS.len(), actions, args)
+        .prop_map(|(at, actions, args)| grant(PATTERNS[at], &actions, args))
+}
+
+fn some_chain() -> impl Strategy<Value = Vec<Terms>> {
+    let denial = some_grant().prop_map(|g| Denial { resource: g.resource, actions: g.actions });
+    let link = (prop::collection::vec(some_grant(), 0..4), prop::collection::vec(denial, 0..2));
+    prop::collection::vec(link.prop_map(|(allow, deny)| terms(allow, deny)), 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// The comparison of links is broken on purpose, and still nothing outside any ancestor's
+    /// grants is allowed: authority is the conjunction of every link.
+    #[test]
+    fn a_blind_comparison_widens_nothing(
+        all in some_chain(), at in 0..RESOURCES.len(), args in prop_oneof![Just("{}"), Just("{\"q\":1}")],
+    ) {
+        let token = chain(all.clone());
+        let wire = seal(&token, "call", RESOURCES[at], args.as_bytes());
+        let resource = Resource::parse(RESOURCES[at]).unwrap();
+        let hits = |p: &Pattern, a: &Actions| {
+            p.matches(&resource) && a.iter().any(|name| name == "call" || name == "*")
+        };
+        let expected = all.iter().all(|link| {
+            link.allow.iter().any(|g| {
+                hits(&g.resource, &g.actions) && (g.args == Args::Any || args == "{}")
+            }) && !link.deny.iter().any(|d| hits(&d.resource, &d.actions))
+        });
+        prop_assert_eq!(rule(&blind(), &wire).is_ok(), expected);
+        if rule(&guard(), &wire).is_ok() {
+            prop_assert!(expected, "the whole gate allows no more than the blind one");
+        }
+    }
+
+    /// The meet of limits never exceeds any link's, compared or not.
+    #[test]
+    fn limits_meet_whatever_the_links_say(fuels in prop::collection::vec(0_u64..100, 1..5)) {
+        let all = fuels.iter().map(|fuel| {
+            let limits = Limits { fuel: *fuel, ..Limits::default() };
+            Terms { limits, ..terms(vec![grant("tool://a", &["call"], Args::Any)], vec![]) }
+        });
+        let token = chain(all.collect());
+        let verified = blind().verify(&seal(&token, "call", "tool://a", b"{}"), NOW).unwrap();
+        prop_assert_eq!(verified.chain().limits().fuel, *fuels.iter().min().unwrap());
+    }
+}
+
+#[test]
+fn a_chain_is_walked_once_and_its_times_are_asked_each_time() {
+    let token = chain(vec![terms(vec![grant("tool://a", &["call"], Args::Any)], vec![])]);
+    let (guard, wire) = (guard(), seal(&token, "call", "tool://a", b"{}"));
+    assert_eq!(rule(&guard, &wire), Ok(()));
+    assert!(guard.cache.get(&sha256(token.as_bytes())).is_some());
+    assert_eq!(guard.verify(&wire, NOW + 60).unwrap_err().reason, Reason::Stale);
+    assert_eq!(guard.verify(&wire, NOW - 61).unwrap_err().reason, Reason::Stale);
+}
+
+#[test]
+fn a_chain_that_fails_is_not_remembered() {
+    let token = chain(vec![terms(vec![], vec![])]);
+    let mut wire = seal(&token, "call", "tool://a", b"{}");
+    let last = wire.len() - 1;
+    wire[last] ^= 1;
+    let guard = guard();
+    assert_eq!(guard.verify(&wire, NOW).unwrap_err().reason, Reason::BadSignature);
+    assert!(guard.cache.get(&sha256(token.as_bytes())).is_none());
+}
+
+#[test]
+fn a_clock_behind_the_log_denies_and_never_revives_what_is_stale() {
+    let token = chain(vec![terms(vec![grant("tool://a", &["call"], Args::Any)], vec![])]);
+    let (guard, wire) = (guard(), seal(&token, "call", "tool://a", b"{}"));
+    let mut state = State::default();
+    let summary = crate::entry::Summary { since: NOW, counts: Default::default() };
+    state.apply(0, NOW + 60, "summary", &summary.to_body().unwrap()).unwrap();
+    let verified = guard.verify(&wire, NOW).unwrap();
+    let Ruling::Counted(error) = guard.rule(&verified, &state, NOW) else { unreachable!() };
+    assert_eq!(error.reason, Reason::Stale, "the log's time counts within the skew");
+    state.apply(1, NOW + 61, "summary", &summary.to_body().unwrap()).unwrap();
+    let Ruling::Counted(error) = guard.rule(&verified, &state, NOW) else { unreachable!() };
+    assert_eq!(error.reason, Reason::ClockBehind);
+}

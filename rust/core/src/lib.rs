@@ -1,0 +1,22 @@
+//! The heart of Moat: what a token allows, what a message asks, what a log line means.
+//!
+//! No I/O, no clock, no randomness, no async, no unsafe: bytes, keys and times come in as
+//! arguments, values go out.
+
+pub mod args;
+pub mod audit;
+pub mod caveat;
+pub mod control;
+pub mod entry;
+pub mod error;
+pub mod guard;
+pub mod key;
+pub mod limits;
+pub mod message;
+pub mod pattern;
+pub mod policy;
+pub mod state;
+pub mod token;
+pub mod wire;
+
+pub use error::{Axis, Error, Reason, Result, Stage};

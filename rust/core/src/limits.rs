@@ -1,0 +1,64 @@
+//! Every bound on bytes that arrive from outside, in one place (spec/token.md, spec/message.md).
+
+/// Bytes in one link (a `COSE_Sign1`).
+pub const LINK_BYTES: usize = 8 * 1024;
+/// Links in one chain.
+pub const CHAIN_LINKS: usize = 16;
+/// Bytes in one chain on the wire.
+pub const CHAIN_BYTES: usize = 64 * 1024;
+/// Bytes in one message on the wire, its token included.
+pub const MESSAGE_BYTES: usize = 1024 * 1024;
+/// Grants in one link; denials are bounded by the same number.
+pub const GRANTS: usize = 256;
+/// Actions in one grant or denial.
+pub const ACTIONS: usize = 32;
+/// Entries in one list of hosts or paths.
+pub const SCOPES: usize = 64;
+/// Bytes in a pattern or a resource.
+pub const PATTERN_BYTES: usize = 512;
+/// Bytes in an action name.
+pub const ACTION_BYTES: usize = 64;
+/// Bytes of JSON arguments.
+pub const ARGS_BYTES: usize = 32 * 1024;
+/// Nesting of JSON arguments.
+pub const ARGS_NESTING: usize = 32;
+/// Largest magnitude of an integer in JSON arguments (RFC 8785 §3.2.2.3).
+pub const ARGS_INTEGER: u64 = 1 << 53;
+/// Causes in one message.
+pub const CAUSES: usize = 16;
+/// Labels in one message.
+pub const LABELS: usize = 16;
+/// Bytes in one label.
+pub const LABEL_BYTES: usize = 64;
+/// Bytes in one control statement.
+pub const CONTROL_BYTES: usize = 1024;
+/// Seconds a message may live.
+pub const MESSAGE_SECONDS: u64 = 300;
+/// Seconds a control statement may live.
+pub const CONTROL_SECONDS: u64 = 3600;
+/// Seconds a clock may be ahead of ours (for `iat` and `nbf`, never for `exp`).
+pub const SKEW_SECONDS: u64 = 60;
+/// Seconds a permit may wait to be opened.
+pub const PERMIT_SECONDS: u64 = 30;
+/// Latest time accepted anywhere (the last second of year 9999).
+pub const TIME_MAX: u64 = 253_402_300_799;
+/// Message numbers remembered behind the newest of a stream.
+pub const REPLAY_WINDOW: u64 = 1024;
+/// Live streams of one holder.
+pub const STREAMS_PER_HOLDER: usize = 8;
+/// Live streams of one gate.
+pub const STREAMS: usize = 100_000;
+/// Bytes in one line of the log, its newline not counted.
+pub const LINE_BYTES: usize = 65_535;
+/// Nesting of the JSON body of one line of the log.
+pub const LINE_NESTING: u32 = 32;
+/// Bytes in the kind of a line of the log.
+pub const KIND_BYTES: usize = 32;
+/// Entries after which a checkpoint of the log is due.
+pub const CHECKPOINT_ENTRIES: u64 = 256;
+/// Bytes in one checkpoint (sixteen signatures of 5 kB each, as C2SP signed-note asks for).
+pub const CHECKPOINT_BYTES: usize = 128 * 1024;
+/// Signatures on one checkpoint.
+pub const CHECKPOINT_SIGNATURES: usize = 16;
+/// Hashes in one Merkle proof (a path in a tree of 2^63 leaves).
+pub const PROOF_HASHES: usize = 63;

@@ -1,0 +1,292 @@
+//! All that a log implies: which messages were used, what is revoked, which links were seen,
+//! which effects are open. It changes by [`State::apply`] alone, one line at a time, so that
+//! reading the log again gives the same state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::control::{Control, Statement, Target, Verb};
+use crate::entry::{ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Rules, Summary};
+use crate::error::{Error, Reason, Result};
+use crate::key::{AgentId, Hash256};
+use crate::limits;
+use crate::token::{Link, Token};
+
+mod revoked;
+mod streams;
+
+use revoked::Revocations;
+pub use revoked::Scope;
+use streams::Streams;
+
+/// A link that the gate has seen.
+#[derive(Clone, Debug)]
+struct Seen {
+    parent: Option<Hash256>,
+    issuer: AgentId,
+    holder: AgentId,
+    /// Holder of the chain's first link.
+    principal: AgentId,
+}
+
+/// The fold of a log.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    time: u64,
+    streams: Streams,
+    revoked: Revocations,
+    seen: HashMap<Hash256, Seen>,
+    held: HashMap<AgentId, Vec<Hash256>>,
+    seen_expiry: BTreeSet<(u64, Hash256)>,
+    nonces: BTreeMap<(u64, String), ()>,
+    pending: BTreeSet<u64>,
+    rules: Option<Rules>,
+}
+
+impl State {
+    /// The latest second that a line names.
+    #[must_use]
+    pub const fn time(&self) -> u64 {
+        self.time
+    }
+
+    /// Decisions that allowed an effect whose outcome is not known.
+    #[must_use]
+    pub const fn pending(&self) -> &BTreeSet<u64> {
+        &self.pending
+    }
+
+    /// What the last `rules` line says is enforced.
+    #[must_use]
+    pub const fn rules(&self) -> Option<&Rules> {
+        self.rules.as_ref()
+    }
+
+    /// Whether the link was seen before.
+    #[must_use]
+    pub fn has_seen(&self, link: &Hash256) -> bool {
+        self.seen.contains_key(link)
+    }
+
+    /// Whether any standing revocation names the target.
+    #[must_use]
+    pub fn is_revoked(&self, target: &Target) -> bool {
+        self.revoked.names(target)
+    }
+
+    /// Refuses a chain with a revoked agent or link.
+    pub fn check_revoked(&self, token: &Token) -> Result<()> {
+        self.revoked.check(token)
+    }
+
+    /// Refuses a number that was used, or a stream for which there is no room at `now`.
+    pub fn check_fresh(&self, at: &Slot<'_>, now: u64) -> Result<()> {
+        self.streams.check(at, now)
+    }
+
+    /// The scope in which the signer may say this, or why not.
+    pub fn standing(
+        &self,
+        statement: &Statement,
+        roots: &[AgentId],
+        operators: &[AgentId],
+        now: u64,
+    ) -> Result<Scope> {
+        let nonce = (statement.expires, nonce_key(statement));
+        if now >= statement.expires || self.nonces.contains_key(&nonce) {
+            return Err(Error::new(Reason::Replayed, "this statement was taken up before"));
+        }
+        if self.revoked.barred(&statement.signer) {
+            return Err(Error::new(Reason::NoStanding, "the signer is revoked"));
+        }
+        let root = roots.contains(&statement.signer);
+        match statement.verb {
+            Verb::Revoke if root || operators.contains(&statement.signer) => Ok(Scope::Gate),
+            Verb::Revoke => self.revoker(statement),
+            Verb::Restore => self.revoked.restorer(&statement.target, &statement.signer, root),
+        }
+    }
+
+    fn revoker(&self, statement: &Statement) -> Result<Scope> {
+        let signer = &statement.signer;
+        let gave = match &statement.target {
+            Target::Agent(agent) if agent == signer => return Ok(Scope::Gate),
+            Target::Agent(agent) => {
+                self.held.get(agent).into_iter().flatten().any(|link| self.issued(signer, link))
+            }
+            Target::Link(link) => {
+                let holds = self.seen.get(link).is_some_and(|seen| seen.holder == *signer);
+                holds || self.issued(signer, link)
+            }
+        };
+        if gave {
+            return Ok(Scope::Given);
+        }
+        let detail = "the signer is no root, no operator, not the target, and delegated nothing \
+                      to it that this gate has seen";
+        Err(Error::new(Reason::NoStanding, detail))
+    }
+
+    /// Whether the signer issued this link or one above it.
+    fn issued(&self, signer: &AgentId, link: &Hash256) -> bool {
+        let mut next = self.seen.get(link);
+        while let Some(seen) = next {
+            if seen.issuer == *signer {
+                return true;
+            }
+            next = seen.parent.and_then(|parent| self.seen.get(&parent));
+        }
+        false
+    }
+
+    /// Takes in one line. A body that does not read, or that contradicts the lines before it,
+    /// is an error: such a log is not folded.
+    pub fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
+        if time < self.time {
+            return Err(Error::malformed("a line is older than the one before it"));
+        }
+        self.forget(time);
+        match kind {
+            Decision::KIND => self.decided(index, &Decision::from_body(body)?),
+            LinkSeen::KIND => self.saw(&LinkSeen::from_body(body)?),
+            Outcome::KIND => self.ended(&Outcome::from_body(body)?),
+            ControlSeen::KIND => self.controlled(&ControlSeen::from_body(body)?),
+            Rules::KIND => {
+                self.rules = Some(Rules::from_body(body)?);
+                Ok(())
+            }
+            Recovered::KIND => {
+                for decision in Recovered::from_body(body)?.pending {
+                    self.pending.remove(&decision);
+                }
+                Ok(())
+            }
+            Summary::KIND => Summary::from_body(body).map(drop),
+            // Written by the log about itself; they change nothing here.
+            "open" | "torn" | "restored" => Ok(()),
+            other => Err(Error::malformed(format!("`{other}` is no kind of line"))),
+        }
+    }
+
+    /// Drops what can no longer matter at `time`.
+    fn forget(&mut self, time: u64) {
+        self.time = time;
+        self.streams.forget(time);
+        while self.nonces.first_key_value().is_some_and(|((expires, _), ())| *expires <= time) {
+            self.nonces.pop_first();
+        }
+        while let Some((expires, link)) = self.seen_expiry.first().copied() {
+            if expires > time {
+                break;
+            }
+            self.seen_expiry.pop_first();
+            if let Some(seen) = self.seen.remove(&link)
+                && let Some(links) = self.held.get_mut(&seen.holder)
+            {
+                links.retain(|held| *held != link);
+                if links.is_empty() {
+                    self.held.remove(&seen.holder);
+                }
+            }
+        }
+    }
+
+    fn decided(&mut self, index: u64, decision: &Decision) -> Result<()> {
+        let token = unhex(&decision.token)?;
+        let principal = match self.seen.get(&token) {
+            Some(seen) => seen.principal,
+            None => return Err(Error::malformed("a decision about a link that was not seen")),
+        };
+        let slot = Slot {
+            holder: &decision.holder,
+            principal: &principal,
+            stream: unhex(&decision.stream)?,
+            number: decision.number,
+            expires: decision.expires,
+        };
+        self.streams.take(&slot)?;
+        if decision.allow {
+            self.pending.insert(index);
+        }
+        Ok(())
+    }
+
+    fn saw(&mut self, entry: &LinkSeen) -> Result<()> {
+        let bytes = unbase64(&entry.link)?;
+        let link = Link::decode(&bytes)?;
+        let (id, claims) = (link.id(), link.claims());
+        if id != unhex(&entry.id)? {
+            return Err(Error::malformed("a link is not the one its id names"));
+        }
+        let principal = match claims.parent {
+            None => claims.holder,
+            Some(parent) => match self.seen.get(&parent) {
+                Some(seen) => seen.principal,
+                None => return Err(Error::malformed("a link whose parent was not seen")),
+            },
+        };
+        let seen =
+            Seen { parent: claims.parent, issuer: claims.issuer, holder: claims.holder, principal };
+        if self.seen.insert(id, seen).is_none() {
+            self.held.entry(claims.holder).or_default().push(id);
+            self.seen_expiry.insert((claims.caveats.expires, id));
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, outcome: &Outcome) -> Result<()> {
+        if self.pending.remove(&outcome.decision) {
+            return Ok(());
+        }
+        Err(Error::malformed("an outcome without an open decision"))
+    }
+
+    fn controlled(&mut self, entry: &ControlSeen) -> Result<()> {
+        let control = Control::decode(&unbase64(&entry.statement)?)?;
+        let statement = control.statement();
+        self.nonces.insert((statement.expires, nonce_key(statement)), ());
+        let scope = Scope::parse(&entry.scope)?;
+        match statement.verb {
+            Verb::Revoke => self.revoked.add(statement.target, statement.signer, scope),
+            Verb::Restore => self.revoked.lift(&statement.target, &statement.signer, scope),
+        }
+        Ok(())
+    }
+}
+
+/// The place that a message takes in its sender's stream.
+#[derive(Clone, Debug)]
+pub struct Slot<'a> {
+    /// The sender, as text.
+    pub holder: &'a str,
+    /// Holder of the first link of the sender's chain.
+    pub principal: &'a AgentId,
+    /// The stream.
+    pub stream: [u8; 16],
+    /// The number in it.
+    pub number: u64,
+    /// First second in which the message is stale.
+    pub expires: u64,
+}
+
+fn nonce_key(statement: &Statement) -> String {
+    format!("{}{}", hex::encode(statement.nonce), statement.signer)
+}
+
+fn unhex<const N: usize>(text: &str) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| Error::malformed("a hash in the log is not hex of its length"))?;
+    Ok(bytes)
+}
+
+fn unbase64(text: &str) -> Result<Vec<u8>> {
+    if text.len() > limits::LINE_BYTES {
+        return Err(Error::new(Reason::TooLarge, "bytes in the log are too long"));
+    }
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| Error::malformed("bytes in the log are not base64url"))
+}

@@ -1,0 +1,356 @@
+//! The gate: verification, judgement and the log as one, and the only maker of a [`Permit`].
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
+use moat_core::control::{Control, Target};
+use moat_core::entry::{Entry, Recovered, Summary};
+use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
+use moat_core::key::{AgentId, Identity};
+use moat_core::policy::Policy;
+use moat_core::state::State;
+use moat_core::{Error, Reason, Result};
+
+use crate::permit::Permit;
+use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Store};
+
+impl Fold for State {
+    fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
+        Self::apply(self, index, time, kind, body)
+    }
+}
+
+/// What can fail because of the log.
+type Outcome<T> = std::result::Result<T, LogError>;
+
+/// Seconds between two summary lines.
+const SUMMARY_SECONDS: u64 = 60;
+/// Indices in one `recovered` line.
+const RECOVERED: usize = 2_000;
+
+/// What a gate answered.
+#[derive(Debug)]
+pub struct Decision {
+    /// The decision's index in the log; none for what is only counted.
+    pub entry: Option<u64>,
+    /// Why not; none for a yes.
+    pub error: Option<Error>,
+    /// The message, once it is known to be authentic.
+    pub verified: Option<Verified>,
+    /// Leave to act; only with a yes.
+    pub permit: Option<Permit>,
+}
+
+impl Decision {
+    fn refused(error: Error) -> Self {
+        Self { entry: None, error: Some(error), verified: None, permit: None }
+    }
+}
+
+/// Refusals that leave no line of their own.
+#[derive(Debug, Default)]
+struct Counts {
+    since: u64,
+    by_reason: BTreeMap<&'static str, u64>,
+}
+
+pub(crate) struct Inner {
+    id: AgentId,
+    pub(crate) store: Store<State>,
+    guard: RwLock<Arc<Guard>>,
+    counts: Mutex<Counts>,
+    pending: Vec<u64>,
+}
+
+/// One gate over one log directory; cheap to clone, safe across threads.
+#[derive(Clone)]
+pub struct Gate(pub(crate) Arc<Inner>);
+
+/// One message on its way through a batch.
+enum Step {
+    Done(Decision),
+    Waiting(Pending<Result<()>>, Verified),
+}
+
+impl Gate {
+    /// Opens or creates a log directory and folds what it says. Until [`Gate::arm`] no root is
+    /// trusted. Decisions without an outcome are listed in a line.
+    pub fn open(
+        dir: &Path,
+        signer: &Identity,
+        anchor: Option<&Path>,
+        accept_restored: bool,
+        now: u64,
+    ) -> Outcome<Self> {
+        let options = Options {
+            folder: dir.to_owned(),
+            gate: signer.clone(),
+            anchor: anchor.map(Path::to_owned),
+            now,
+            accept_restored,
+        };
+        let store = Store::open(options, State::default())?;
+        let pending: Vec<_> = store.with(|state| state.pending().iter().copied().collect())?;
+        let setup = Setup {
+            gate: signer.id(),
+            roots: Vec::new(),
+            operators: Vec::new(),
+            policy: Policy::CHAIN_ONLY,
+        };
+        let inner = Inner {
+            id: signer.id(),
+            store,
+            guard: RwLock::new(Arc::new(Guard::new(setup))),
+            counts: Mutex::default(),
+            pending,
+        };
+        let gate = Self(Arc::new(inner));
+        for some in gate.0.pending.chunks(RECOVERED) {
+            gate.append(now, &Recovered { pending: some.to_vec() })?;
+        }
+        Ok(gate)
+    }
+
+    /// Sets what is enforced; a change of it is a line before it counts.
+    pub fn arm(
+        &self,
+        policy: Policy,
+        roots: Vec<AgentId>,
+        operators: Vec<AgentId>,
+        now: u64,
+    ) -> Outcome<()> {
+        let setup = Setup { gate: self.0.id, roots, operators, policy };
+        let rules = setup.rules();
+        let known = self.0.store.with(|state| state.rules() == Some(&rules))?;
+        if !known {
+            self.append(now, &rules)?;
+        }
+        *self.0.guard.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Guard::new(setup));
+        Ok(())
+    }
+
+    /// The gate's key.
+    #[must_use]
+    pub fn id(&self) -> AgentId {
+        self.0.id
+    }
+
+    /// What is enforced now.
+    #[must_use]
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.0.guard.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Decisions without an outcome, found when the log was opened.
+    #[must_use]
+    pub fn pending(&self) -> &[u64] {
+        &self.0.pending
+    }
+
+    /// What was found and done when the log was opened.
+    #[must_use]
+    pub fn opened(&self) -> &Opened {
+        self.0.store.opened()
+    }
+
+    /// Answers one message. An internal fault is a denial.
+    #[must_use]
+    pub fn decide(&self, wire: &[u8], now: u64) -> Decision {
+        guarded(|| {
+            let step = self.begin(wire, now);
+            self.finish(step, now)
+        })
+    }
+
+    /// Answers a batch in order, with one sync.
+    #[must_use]
+    pub fn decide_many(&self, wires: &[&[u8]], now: u64) -> Vec<Decision> {
+        let begin = |wire: &&[u8]| match catch_unwind(AssertUnwindSafe(|| self.begin(wire, now))) {
+            Ok(step) => step,
+            Err(_) => Step::Done(Decision::refused(fault())),
+        };
+        // All are begun before the first is waited for: one sync serves the batch.
+        let steps: Vec<_> = wires.iter().map(begin).collect();
+        steps.into_iter().map(|step| guarded(|| self.finish(step, now))).collect()
+    }
+
+    /// Verifies, judges and queues the lines; nothing is answered yet.
+    fn begin(&self, wire: &[u8], now: u64) -> Step {
+        let guard = self.guard();
+        let verified = match guard.verify(wire, now) {
+            Ok(verified) => verified,
+            Err(error) => return Step::Done(self.count(error, None, now)),
+        };
+        let mut counted = None;
+        let queued = self.0.store.commit_nowait(now, |state, out| {
+            match guard.rule(&verified, state, now) {
+                Ruling::Counted(error) => {
+                    counted = Some(error.clone());
+                    Err(error)
+                }
+                Ruling::Logged(lines, verdict) => {
+                    out.extend(lines.into_iter().map(|(kind, body)| Line { kind, body }));
+                    verdict
+                }
+            }
+        });
+        match (queued, counted) {
+            (Err(error), _) => Step::Done(Decision::refused(unavailable(&error))),
+            (Ok(_), Some(error)) => Step::Done(self.count(error, Some(verified), now)),
+            (Ok(pending), None) => Step::Waiting(pending, verified),
+        }
+    }
+
+    /// Waits for the shared sync; only then is there an answer.
+    fn finish(&self, step: Step, now: u64) -> Decision {
+        let (pending, verified) = match step {
+            Step::Done(decision) => return decision,
+            Step::Waiting(pending, verified) => (pending, verified),
+        };
+        let committed = match pending.wait() {
+            Ok(committed) => committed,
+            Err(error) => return Decision::refused(unavailable(&error)),
+        };
+        let (entry, verdict) = (last(&committed), committed.value);
+        // INVARIANT: a permit is made here and nowhere else, after the sync of its line.
+        let permit = verdict
+            .is_ok()
+            .then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, now));
+        Decision { entry: Some(entry), error: verdict.err(), verified: Some(verified), permit }
+    }
+
+    /// Counts a refusal that leaves no line; once a minute the counts are a line.
+    fn count(&self, error: Error, verified: Option<Verified>, now: u64) -> Decision {
+        let due = {
+            let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            if counts.by_reason.is_empty() {
+                counts.since = now;
+            }
+            *counts.by_reason.entry(error.reason.code()).or_insert(0) += 1;
+            now.saturating_sub(counts.since) >= SUMMARY_SECONDS
+        };
+        // A summary that cannot be written poisons the log; this answer is a refusal anyway.
+        let _denied_either_way = if due { self.summarise(now) } else { Ok(()) };
+        Decision { entry: None, error: Some(error), verified, permit: None }
+    }
+
+    fn summarise(&self, now: u64) -> Outcome<()> {
+        let counts = {
+            let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *counts)
+        };
+        if counts.by_reason.is_empty() {
+            return Ok(());
+        }
+        let named = counts.by_reason.into_iter().map(|(reason, n)| (reason.to_owned(), n));
+        self.append(now, &Summary { since: counts.since, counts: named.collect() }).map(drop)
+    }
+
+    /// Takes up a control statement; the index of its line.
+    pub fn control(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
+        let guard = self.guard();
+        let control = match Control::decode(bytes) {
+            Ok(control) => control,
+            Err(error) => return Ok(Err(error)),
+        };
+        let ruled = self.0.store.commit(now, |state, out| {
+            let line = guard.rule_control(&control, state, now);
+            line.map(|(kind, body)| out.push(Line { kind, body }))
+        })?;
+        let index = last(&ruled);
+        Ok(ruled.value.map(|()| index))
+    }
+
+    /// Whether any standing revocation names the target.
+    pub fn is_revoked(&self, target: &Target) -> Outcome<bool> {
+        self.0.store.with(|state| state.is_revoked(target))
+    }
+
+    fn append<E: Entry>(&self, now: u64, entry: &E) -> Outcome<u64> {
+        let body = entry.to_body().map_err(LogError::Entry)?;
+        self.0.append(now, E::KIND, body)
+    }
+
+    /// Signs the log as it is now.
+    pub fn checkpoint(&self) -> Outcome<Checkpoint> {
+        self.0.store.checkpoint()
+    }
+
+    /// Proves that an entry is in the log of a size; left out, of the newest.
+    pub fn prove(&self, entry: u64, size: Option<u64>) -> Outcome<InclusionProof> {
+        self.0.store.prove(entry, size)
+    }
+
+    /// Proves that a smaller log is the beginning of a larger one.
+    pub fn consistency(
+        &self,
+        old: u64,
+        new: Option<u64>,
+    ) -> Outcome<ConsistencyProof> {
+        let new = new.map_or_else(|| self.len(), Ok)?;
+        self.0.store.consistency(old, new)
+    }
+
+    /// The bytes of one line.
+    pub fn read(&self, entry: u64) -> Outcome<Vec<u8>> {
+        self.0.store.read(entry)
+    }
+
+    /// Lines in the log.
+    pub fn len(&self) -> Outcome<u64> {
+        self.0.store.position().map(|(size, _)| size)
+    }
+
+    /// Writes what is counted, signs a last checkpoint and releases the directory.
+    pub fn close(&self, now: u64) -> Outcome<()> {
+        self.summarise(now)?;
+        self.0.store.close()
+    }
+}
+
+/// Index of a commit's last line.
+const fn last<R>(committed: &Committed<R>) -> u64 {
+    (committed.first + committed.entries).saturating_sub(1)
+}
+
+impl Inner {
+    pub(crate) fn append(
+        &self,
+        now: u64,
+        kind: &'static str,
+        body: Vec<u8>,
+    ) -> Outcome<u64> {
+        let done = self.store.commit(now, |_, out| out.push(Line { kind, body }))?;
+        Ok(last(&done))
+    }
+
+    /// The second that counts for a permit, and a chain that is still trusted then.
+    pub(crate) fn check_alive(
+        &self,
+        verified: &Verified,
+        now: u64,
+    ) -> Outcome<Result<u64>> {
+        self.store.with(|state| {
+            let now = effective(state, now)?;
+            verified.chain().token().check_times(now)?;
+            verified.message().check_times(now)?;
+            state.check_revoked(verified.chain().token())?;
+            Ok(now)
+        })
+    }
+}
+
+fn guarded(answer: impl FnOnce() -> Decision) -> Decision {
+    catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| Decision::refused(fault()))
+}
+
+fn fault() -> Error {
+    Error::new(Reason::Internal, "a fault inside the gate; nothing was allowed")
+}
+
+pub(crate) fn unavailable(error: &LogError) -> Error {
+    Error::new(Reason::LogUnavailable, error.to_string())
+}

@@ -1,0 +1,26 @@
+//! The log of one gate in one folder: lock, ordered append, group commit, recovery, anchor,
+//! tiles and streaming verification. `spec/audit.md` owns the formats.
+//!
+//! What an entry means is not known here: its body is one canonical JSON object, in bytes.
+
+mod error;
+mod folder;
+mod gate;
+mod notary;
+mod open;
+mod permit;
+mod scan;
+mod store;
+mod tiles;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod faults;
+
+pub use error::{LogError, Witness};
+pub use gate::{Decision, Gate};
+pub use open::{AnchorState, Opened, Options};
+pub use permit::{Effect, End, Permit};
+pub use store::{Committed, Entry, Fold, Pending, Store, Ticket};
+pub use verify::{Progress, Report, Trust, Unchecked, lines, verify, walk};

@@ -1,0 +1,160 @@
+//! Leave to act: made after the sync of a yes, opened once, closed with an outcome.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use moat_core::entry::{Entry, Outcome};
+use moat_core::guard::Verified;
+use moat_core::key::{AgentId, sha256};
+use moat_core::limits::PERMIT_SECONDS;
+use moat_core::{Error, Reason, Result};
+
+use crate::LogError;
+use crate::gate::{Inner, unavailable};
+
+const FRESH: u8 = 0;
+const OPEN: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Proof of a logged yes. It has no constructor outside the gate and is not cloned.
+pub struct Permit {
+    gate: Arc<Inner>,
+    verified: Verified,
+    entry: u64,
+    made: u64,
+    process: u32,
+    stage: AtomicU8,
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = self.verified.message().body();
+        write!(f, "Permit({}, {} {})", self.entry, body.action, body.resource)
+    }
+}
+
+/// What an effect is about to do; what is left out is not compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effect<'a> {
+    /// The action.
+    pub action: Option<&'a str>,
+    /// The resource.
+    pub resource: Option<&'a str>,
+    /// Who is to get it.
+    pub recipient: Option<&'a AgentId>,
+    /// The payload's bytes.
+    pub payload: Option<&'a [u8]>,
+    /// SHA-256 of the code.
+    pub code: Option<&'a [u8; 32]>,
+}
+
+impl Permit {
+    pub(crate) fn new(gate: Arc<Inner>, verified: Verified, entry: u64, made: u64) -> Self {
+        let (process, stage) = (std::process::id(), AtomicU8::new(FRESH));
+        Self { gate, verified, entry, made, process, stage }
+    }
+
+    /// The message and chain that were allowed.
+    #[must_use]
+    pub const fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
+    /// The decision's index in the log.
+    #[must_use]
+    pub const fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// First second in which it is dead: the message's or the chain's, whichever is first.
+    #[must_use]
+    pub fn expires(&self) -> u64 {
+        self.verified.chain().token().expires().min(self.verified.message().body().expires)
+    }
+
+    /// Opens it, once: in its own process, in its time, while its chain is trusted.
+    pub fn open(&self, now: u64) -> Result<()> {
+        let spent = |detail: &str| Err(Error::new(Reason::PermitSpent, detail));
+        if self.process != std::process::id() {
+            return spent("the permit was made in another process; ask again in this one");
+        }
+        // INVARIANT: whoever wins this exchange is the only one to act, and a permit that was
+        // refused here stays refused.
+        if self.stage.compare_exchange(FRESH, OPEN, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return spent("the permit was opened before; ask for another");
+        }
+        self.check_alive(now).inspect_err(|_| self.stage.store(CLOSED, Ordering::SeqCst))
+    }
+
+    fn check_alive(&self, now: u64) -> Result<()> {
+        let alive = self.gate.check_alive(&self.verified, now);
+        let now = alive.map_err(|error| unavailable(&error))??;
+        if now >= self.made.saturating_add(PERMIT_SECONDS) {
+            let detail = "the permit waited 30 s unopened; ask for another";
+            return Err(Error::new(Reason::PermitSpent, detail));
+        }
+        Ok(())
+    }
+
+    /// Whether it is open now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.stage.load(Ordering::SeqCst) == OPEN
+    }
+
+    /// Compares an effect with what was permitted.
+    pub fn check(&self, effect: &Effect<'_>) -> Result<()> {
+        let body = self.verified.message().body();
+        let differs = |what: &str| {
+            let detail = format!("the {what} is not the one that was permitted");
+            Err(Error::new(Reason::PermitMismatch, detail))
+        };
+        if effect.action.is_some_and(|action| action != body.action) {
+            return differs("action");
+        }
+        if effect.resource.is_some_and(|resource| resource != body.resource.as_str()) {
+            return differs("resource");
+        }
+        if effect.recipient.is_some_and(|recipient| *recipient != body.recipient) {
+            return differs("recipient");
+        }
+        if effect.payload.is_some_and(|payload| sha256(payload) != body.payload_digest) {
+            return differs("payload");
+        }
+        if effect.code.is_some_and(|code| body.code.is_some_and(|named| named != *code)) {
+            return differs("code");
+        }
+        Ok(())
+    }
+
+    /// Appends how the effect ended; the line's index. A permit that is not open has no end.
+    pub fn close(&self, outcome: End, now: u64) -> std::result::Result<u64, LogError> {
+        if self.stage.compare_exchange(OPEN, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            let why = Error::new(Reason::PermitSpent, "the permit is not open");
+            return Err(LogError::Entry(why));
+        }
+        let outcome = Outcome {
+            decision: self.entry,
+            status: outcome.status,
+            result: outcome.result.map(hex::encode),
+            fuel: outcome.fuel,
+            detail: outcome.detail,
+        };
+        let body = outcome.to_body().map_err(LogError::Entry)?;
+        self.gate.append(now, Outcome::KIND, body)
+    }
+}
+
+/// How an effect ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// `ok`, `raised`, or how a sandbox graded its run.
+    pub status: String,
+    /// SHA-256 of the result.
+    pub result: Option<[u8; 32]>,
+    /// Fuel used.
+    pub fuel: Option<u64>,
+    /// A sentence.
+    pub detail: Option<String>,
+}

@@ -1,0 +1,483 @@
+//! The open log: decide, append and apply under one lock, then wait for the shared sync.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use moat_core::Error;
+use moat_core::audit::{
+    Chain, Checkpoint, ConsistencyProof, InclusionProof, Line, MacKey, RESERVED,
+    consistency_hashes, inclusion_hashes, leaf_hash, root_of, verify_consistency, verify_inclusion,
+};
+use moat_core::limits::CHECKPOINT_ENTRIES;
+
+use crate::LogError;
+use crate::notary::{Mark, Notary};
+use crate::open::Opened;
+use crate::scan::{Lines, Replay, unreadable};
+use crate::tiles::{Growing, Tile, TileNodes};
+use crate::writer::{Health, Writer};
+
+/// What the entries of a log add up to.
+pub trait Fold: Send {
+    /// Takes the next entry. The log's own kinds (`open`, `torn`, `restored`) come too.
+    ///
+    /// Errors: when the entry does not fit. The log then refuses to open, or becomes unavailable
+    /// when it was just being written: a state must accept what it decided itself.
+    fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<(), Error>;
+}
+
+/// One entry to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// 1 to 32 of `a-z 0-9 _`, a letter first; not one of the log's own kinds.
+    pub kind: &'static str,
+    /// One JSON object in canonical form (`spec/audit.md`).
+    pub body: Vec<u8>,
+}
+
+/// A promise that the first `size` entries will be on the disk. Can be waited for on any thread.
+#[derive(Clone)]
+pub struct Ticket {
+    writer: Arc<Writer>,
+    size: u64,
+}
+
+impl Ticket {
+    /// Blocks until the entries are on the disk; the first to wait writes for all.
+    ///
+    /// Errors: `Unavailable` when they never will be, `Forked` in another process.
+    pub fn wait(&self) -> Result<(), LogError> {
+        self.writer.wait(self.size)
+    }
+
+    /// Are they on the disk by now? Does not block and does not write.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.writer.has(self.size)
+    }
+}
+
+/// What a commit decided, held back until its entries are on the disk.
+#[must_use = "what was decided is released by `wait`"]
+pub struct Pending<R> {
+    committed: Committed<R>,
+    ticket: Ticket,
+}
+
+impl<R> Pending<R> {
+    /// Blocks until the entries are on the disk, then gives what was decided.
+    ///
+    /// Errors: those of [`Ticket::wait`].
+    pub fn wait(self) -> Result<Committed<R>, LogError> {
+        self.ticket.wait()?;
+        Ok(self.committed)
+    }
+
+    /// Something to wait for elsewhere.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.ticket.clone()
+    }
+}
+
+/// What a commit decided, now that its entries are on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<R> {
+    /// The index of the commit's first entry; the next index when it has none.
+    pub first: u64,
+    /// How many entries it has.
+    pub entries: u64,
+    /// What the closure returned.
+    pub value: R,
+}
+
+/// Bytes that may wait for a sync before a commit does the waiting itself.
+const BACKLOG: usize = 8 << 20;
+
+/// What changes with every entry.
+pub(crate) struct Inner<F> {
+    pub(crate) fold: F,
+    pub(crate) chain: Chain,
+    pub(crate) growing: Growing,
+    /// Where every 256th line starts.
+    pub(crate) offsets: Vec<u64>,
+    /// Where the next line will start.
+    pub(crate) end: u64,
+    /// Size and time of the newest mark.
+    pub(crate) marked: (u64, u64),
+    pub(crate) closed: bool,
+}
+
+/// The log of one gate, open for writing. Shared between threads by reference.
+pub struct Store<F: Fold> {
+    pub(crate) inner: Mutex<Inner<F>>,
+    pub(crate) writer: Arc<Writer>,
+    pub(crate) notary: Arc<Notary>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) key: MacKey,
+    /// The segment again, for reading.
+    pub(crate) segment: File,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+    /// Closing the file gives the lock back; it is never unlocked by hand, because a forked
+    /// child shares it.
+    pub(crate) lock: Mutex<Option<File>>,
+    pub(crate) opened: Opened,
+}
+
+impl<F: Fold> Store<F> {
+    /// What was found and done when the log was opened.
+    #[must_use]
+    pub const fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Looks at the state, under the lock. It may be ahead of the disk: decide with
+    /// [`Store::commit`], whose answer waits for the sync.
+    ///
+    /// Errors: `Unavailable`, `Forked`.
+    pub fn with<R>(&self, read: impl FnOnce(&F) -> R) -> Result<R, LogError> {
+        let inner = self.lock()?;
+        self.health.check()?;
+        Ok(read(&inner.fold))
+    }
+
+    /// The number of entries and the time of the last one.
+    ///
+    /// Errors: `Unavailable`, `Forked`.
+    pub fn position(&self) -> Result<(u64, u64), LogError> {
+        let inner = self.lock()?;
+        Ok((inner.chain.size(), inner.chain.time()))
+    }
+
+    /// Decides on the current state, appends the entries of the decision in their order, applies
+    /// them to the state, and gives the decision once they are on the disk.
+    ///
+    /// Errors: `Entry` when an entry cannot be written (nothing has changed), otherwise
+    /// `Unavailable` or `Forked`.
+    pub fn commit<R>(
+        &self,
+        now: u64,
+        decide: impl FnOnce(&F, &mut Vec<Entry>) -> R,
+    ) -> Result<Committed<R>, LogError> {
+        self.commit_nowait(now, decide)?.wait()
+    }
+
+    /// The first half of [`Store::commit`]: the decision is made and queued in its place, and
+    /// comes out of [`Pending::wait`] after the sync.
+    pub fn commit_nowait<R>(
+        &self,
+        now: u64,
+        decide: impl FnOnce(&F, &mut Vec<Entry>) -> R,
+    ) -> Result<Pending<R>, LogError> {
+        self.health.check()?;
+        if self.writer.backlog() > BACKLOG {
+            let (size, _) = self.position()?;
+            self.writer.wait(size)?;
+        }
+        let mut inner = self.lock()?;
+        self.health.check()?;
+        if inner.closed {
+            return Err(LogError::unavailable("it is being closed"));
+        }
+        let mut entries = Vec::new();
+        let value = decide(&inner.fold, &mut entries);
+        let first = inner.chain.size();
+        let batch = inner.append(&entries, now, &self.key)?;
+        let applied = inner.apply(first, &entries, &batch.times);
+        applied.map_err(|why| self.health.fail(format!("the state refused its own entry: {why}")))?;
+        let mark = inner.mark(now);
+        let size = inner.chain.size();
+        if !entries.is_empty() {
+            self.writer.enqueue(&batch.lines, size, mark, batch.tiles)?;
+        }
+        drop(inner);
+        let committed = Committed { first, entries: entries.len() as u64, value };
+        Ok(Pending { committed, ticket: Ticket { writer: Arc::clone(&self.writer), size } })
+    }
+
+    /// Something to wait for: everything that was appended so far.
+    ///
+    /// Errors: `Unavailable`, `Forked`.
+    pub fn ticket(&self) -> Result<Ticket, LogError> {
+        let (size, _) = self.position()?;
+        Ok(Ticket { writer: Arc::clone(&self.writer), size })
+    }
+
+    /// Syncs, signs the size and root of the log, and writes the checkpoint and the anchor.
+    ///
+    /// Errors: `Unavailable`, `Forked`.
+    pub fn checkpoint(&self) -> Result<Checkpoint, LogError> {
+        let (mark, _) = self.synced()?;
+        self.notary.publish(mark)
+    }
+
+    /// The line of an entry, without its newline, as it is on the disk and with its MAC checked.
+    ///
+    /// Errors: `Missing`, `BadMac` or `ChainBroken` when it was changed since.
+    pub fn read(&self, index: u64) -> Result<Vec<u8>, LogError> {
+        let mut found = None;
+        self.walk(index, |line| {
+            found = Some(line.bytes.to_vec());
+            ControlFlow::Break(())
+        })?;
+        let (size, _) = self.position()?;
+        found.ok_or(LogError::Missing { index, size })
+    }
+
+    /// Shows the lines from `index` on, each with its MAC checked, until the end or a break.
+    ///
+    /// Errors: as [`Store::read`].
+    pub fn walk(
+        &self,
+        index: u64,
+        mut show: impl FnMut(&Line<'_>) -> ControlFlow<()>,
+    ) -> Result<(), LogError> {
+        self.health.check()?;
+        let (start, end, size) = {
+            let inner = self.lock()?;
+            let block = usize::try_from(index / CHECKPOINT_ENTRIES).unwrap_or(usize::MAX);
+            (inner.offsets.get(block).copied(), inner.end, inner.chain.size())
+        };
+        let Some(start) = start.filter(|_| index < size) else {
+            return Err(LogError::Missing { index, size });
+        };
+        self.writer.wait(size)?;
+        let mut lines = Lines::new(&self.segment, start, end);
+        for at in index - index % CHECKPOINT_ENTRIES..size {
+            let offset = lines.offset();
+            let broken = |why| LogError::ChainBroken { index: at, offset, why };
+            let bytes = lines.next().map_err(unreadable)?;
+            let bytes = bytes.ok_or_else(|| broken(Error::malformed("the line is missing")))?;
+            if at < index {
+                continue;
+            }
+            let line = Line::parse(bytes).map_err(broken)?;
+            if line.index != at {
+                return Err(broken(Error::malformed("another line stands in its place")));
+            }
+            line.leaf_with(&self.key).map_err(|_| LogError::BadMac { index: at, offset })?;
+            if show(&line).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves that an entry is in the log, at its newest size or at an earlier one.
+    ///
+    /// Errors: `Missing` for an entry outside that size; those of [`Store::read`].
+    pub fn prove(&self, index: u64, size: Option<u64>) -> Result<InclusionProof, LogError> {
+        let (mark, growing) = self.synced()?;
+        let size = size.unwrap_or(mark.size);
+        if index >= size || size > mark.size {
+            return Err(LogError::Missing { index: index.max(size), size: mark.size });
+        }
+        let line = self.read(index)?;
+        let leaf = leaf_hash(&line);
+        let (checkpoint, hashes) = self.with_tiles(&mark, &growing, |nodes| {
+            let checkpoint = self.checkpoint_at(size, &mark, nodes)?;
+            let hashes = inclusion_hashes(nodes, index, size)?;
+            verify_inclusion((index, &leaf), (size, checkpoint.root()), &hashes)
+                .map_err(|why| LogError::ChainBroken { index, offset: 0, why })?;
+            Ok((checkpoint, hashes))
+        })?;
+        InclusionProof::new(&line, hashes, checkpoint).map_err(LogError::Entry)
+    }
+
+    /// Proves that the log at size `old` is the beginning of the log at size `new`.
+    ///
+    /// Errors: `Missing` for sizes that are not `0 < old <= new <=` the log's.
+    pub fn consistency(&self, old: u64, new: u64) -> Result<ConsistencyProof, LogError> {
+        let (mark, growing) = self.synced()?;
+        if old == 0 || old > new || new > mark.size {
+            return Err(LogError::Missing { index: old.max(new), size: mark.size });
+        }
+        let (checkpoint, hashes) = self.with_tiles(&mark, &growing, |nodes| {
+            let checkpoint = self.checkpoint_at(new, &mark, nodes)?;
+            let root = root_of(nodes, old)?;
+            let hashes = consistency_hashes(nodes, old, new)?;
+            verify_consistency((old, &root), (new, checkpoint.root()), &hashes)
+                .map_err(|why| LogError::ChainBroken { index: old, offset: 0, why })?;
+            Ok((checkpoint, hashes))
+        })?;
+        Ok(ConsistencyProof::new(old, hashes, checkpoint))
+    }
+
+    /// How often the segment was synced since it was opened.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.writer.syncs()
+    }
+
+    /// Syncs what is queued, writes a last checkpoint and gives the lock back. Every later call
+    /// is refused. Dropping the store does the same and drops the error.
+    ///
+    /// Errors: `Unavailable` when the last sync or checkpoint failed or the log failed before.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.health.check_process()?;
+        {
+            let mut inner = self.lock()?;
+            if std::mem::replace(&mut inner.closed, true) {
+                return Ok(());
+            }
+        }
+        let last = self.health.check().and_then(|()| self.checkpoint());
+        self.health.fail("it was closed");
+        self.notary.stop();
+        if let Some(thread) = self.thread.lock().ok().and_then(|mut thread| thread.take()) {
+            let _ = thread.join();
+        }
+        drop(self.lock.lock().ok().and_then(|mut lock| lock.take()));
+        last.map(|_| ())
+    }
+
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Inner<F>>, LogError> {
+        self.health.check_process()?;
+        self.inner.lock().map_err(|e| self.health.panicked(e))
+    }
+
+    /// The newest size and root, once they are on the disk, and the growing tiles of that size.
+    fn synced(&self) -> Result<(Mark, Growing), LogError> {
+        self.health.check()?;
+        let (mark, growing) = {
+            let inner = self.lock()?;
+            let mark = Mark { size: inner.chain.size(), root: inner.chain.root() };
+            (mark, inner.growing.clone())
+        };
+        self.writer.wait(mark.size)?;
+        Ok((mark, growing))
+    }
+
+    /// A checkpoint at an earlier size, signed only after its root is shown to be the beginning
+    /// of the log: what a tile says is not believed.
+    fn checkpoint_at(
+        &self,
+        size: u64,
+        mark: &Mark,
+        nodes: &mut TileNodes<'_>,
+    ) -> Result<Checkpoint, LogError> {
+        if size == mark.size {
+            return self.notary.publish(*mark);
+        }
+        let root = root_of(nodes, size)?;
+        let hashes = consistency_hashes(nodes, size, mark.size)?;
+        verify_consistency((size, &root), (mark.size, &mark.root), &hashes)
+            .map_err(|why| LogError::ChainBroken { index: size - 1, offset: 0, why })?;
+        Ok(Checkpoint::sign(self.notary.gate(), size, root))
+    }
+
+    /// Asks the tiles; if they are missing or wrong, makes them again from the lines and asks
+    /// once more.
+    fn with_tiles<T>(
+        &self,
+        mark: &Mark,
+        growing: &Growing,
+        ask: impl Fn(&mut TileNodes<'_>) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        // Tiles that are still on their way are written first.
+        self.notary.publish(*mark)?;
+        let root = self.notary.root();
+        if let Ok(answer) = ask(&mut TileNodes::new(root, growing.clone())) {
+            return Ok(answer);
+        }
+        let end = self.lock()?.end;
+        let chain = Chain::new(&self.notary.gate().id());
+        let lines = Lines::new(&self.segment, 0, end);
+        rebuild_tiles(&mut Replay::new(chain, lines, Some(&self.key)), mark.size, root)?;
+        ask(&mut TileNodes::new(root, growing.clone()))
+    }
+}
+
+impl<F: Fold> Drop for Store<F> {
+    fn drop(&mut self) {
+        if self.health.check_process().is_ok() {
+            let _ = self.close();
+        } else if let Ok(thread) = self.thread.get_mut() {
+            // A forked child has no such thread to let go of.
+            std::mem::forget(thread.take());
+        }
+    }
+}
+
+/// Writes the tiles of the first `size` lines that are missing or wrong.
+pub(crate) fn rebuild_tiles(
+    replay: &mut Replay<'_>,
+    size: u64,
+    root: &crate::folder::Folder,
+) -> Result<(), LogError> {
+    let mut growing = Growing::default();
+    let mut full = Vec::new();
+    while replay.chain.size() < size {
+        let completed = |level, hash: &_| full.extend(growing.add(level, hash));
+        if !replay.step(completed, |_, _| Ok(()))? {
+            break;
+        }
+        for tile in full.drain(..) {
+            let tile: Tile = tile;
+            if !tile.is_in(root)? {
+                tile.write(root)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a commit adds to the segment.
+struct Batch {
+    lines: Vec<u8>,
+    times: Vec<u64>,
+    tiles: Vec<Tile>,
+}
+
+impl<F: Fold> Inner<F> {
+    /// Writes the entries to a buffer, all or none.
+    fn append(&mut self, entries: &[Entry], now: u64, key: &MacKey) -> Result<Batch, LogError> {
+        let size = entries.iter().map(|entry| entry.body.len() + 256).sum();
+        let mut lines = Vec::with_capacity(size);
+        let (mut times, mut starts, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+        // One entry that is refused leaves the chain as it was; of several, the first may not be.
+        let before = (entries.len() > 1).then(|| self.chain.clone());
+        for entry in entries {
+            starts.push((self.chain.size(), self.end + lines.len() as u64));
+            let parts = (now, entry.kind, entry.body.as_slice());
+            let note = |level, hash: &_| nodes.push((level, *hash));
+            let written = match RESERVED.contains(&entry.kind) {
+                true => Err(Error::malformed(format!("the kind `{}` is the log's", entry.kind))),
+                false => self.chain.append(&mut lines, key, parts, note),
+            };
+            match written {
+                Ok(time) => times.push(time),
+                Err(why) => {
+                    self.chain = before.unwrap_or_else(|| self.chain.clone());
+                    return Err(LogError::Entry(why));
+                }
+            }
+        }
+        let tiles = nodes.iter().filter_map(|(level, hash)| self.growing.add(*level, hash));
+        let tiles = tiles.collect();
+        let blocks = starts.iter().filter(|(index, _)| index % CHECKPOINT_ENTRIES == 0);
+        self.offsets.extend(blocks.map(|(_, start)| start));
+        self.end += lines.len() as u64;
+        Ok(Batch { lines, times, tiles })
+    }
+
+    fn apply(&mut self, first: u64, entries: &[Entry], times: &[u64]) -> Result<(), Error> {
+        for ((index, entry), time) in (first..).zip(entries).zip(times) {
+            self.fold.apply(index, *time, entry.kind, &entry.body)?;
+        }
+        Ok(())
+    }
+
+    /// A mark when a checkpoint is due: 256 entries or a second after the one before.
+    fn mark(&mut self, now: u64) -> Option<Mark> {
+        let (size, time) = self.marked;
+        let grown = self.chain.size() - size;
+        if grown == 0 || (grown < CHECKPOINT_ENTRIES && now <= time) {
+            return None;
+        }
+        self.marked = (self.chain.size(), now);
+        Some(Mark { size: self.chain.size(), root: self.chain.root() })
+    }
+}

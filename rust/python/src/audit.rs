@@ -1,0 +1,287 @@
+//! Checkpoints, proofs and verification by anyone.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use moat_core::Reason;
+use moat_core::audit;
+use moat_log::{LogError, Trust};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use crate::fault::{Result, exception, note};
+use crate::identity::{AgentId, hash_of};
+
+#[pyclass(frozen, module = "moat._native", from_py_object)]
+#[derive(Clone)]
+pub(crate) struct Checkpoint(pub(crate) audit::Checkpoint);
+
+#[pymethods]
+impl Checkpoint {
+    #[staticmethod]
+    fn parse(text: &str) -> Result<Self> {
+        Ok(Self(audit::Checkpoint::parse(text)?))
+    }
+
+    fn verify(&self, py: Python<'_>, log: AgentId) -> Result<()> {
+        Ok(py.detach(|| self.0.verify(&log.0))?)
+    }
+
+    #[getter]
+    fn origin(&self) -> &str {
+        self.0.origin()
+    }
+
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    #[getter]
+    fn root<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.root())
+    }
+
+    fn __str__(&self) -> &str {
+        self.0.text()
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0.text() == self.0.text())
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(self.0.text())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Checkpoint(size={}, {})", self.0.size(), self.0.origin())
+    }
+}
+
+/// A path that does not lead to the signed root means that the line or the tree was edited.
+fn broken(py: Python<'_>, error: moat_core::Error, index: u64) -> PyErr {
+    if error.reason != Reason::Malformed {
+        return crate::fault::Fault::Core(error).into();
+    }
+    note(py, exception(py, "ChainBroken", error), "index", index)
+}
+
+fn hashes<'py>(py: Python<'py>, hashes: &[[u8; 32]]) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, hashes.iter().map(|hash| PyBytes::new(py, hash)))
+}
+
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct InclusionProof(pub(crate) audit::InclusionProof);
+
+#[pymethods]
+impl InclusionProof {
+    #[staticmethod]
+    fn parse(text: &str) -> Result<Self> {
+        Ok(Self(audit::InclusionProof::parse(text)?))
+    }
+
+    #[pyo3(signature = (checkpoint, *, log))]
+    fn verify(&self, py: Python<'_>, checkpoint: &Checkpoint, log: AgentId) -> Result<()> {
+        let verified = py.detach(|| self.0.verify(&checkpoint.0, &log.0));
+        Ok(verified.map_err(|error| broken(py, error, self.0.index()))?)
+    }
+
+    #[getter]
+    fn index(&self) -> u64 {
+        self.0.index()
+    }
+
+    #[getter]
+    fn line<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.line())
+    }
+
+    #[getter]
+    fn hashes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        hashes(py, self.0.hashes())
+    }
+
+    #[getter]
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint(self.0.checkpoint().clone())
+    }
+
+    fn __str__(&self) -> String {
+        self.0.text()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("InclusionProof(index={}, size={})", self.0.index(), self.0.checkpoint().size())
+    }
+}
+
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct ConsistencyProof(pub(crate) audit::ConsistencyProof);
+
+#[pymethods]
+impl ConsistencyProof {
+    #[staticmethod]
+    fn parse(text: &str) -> Result<Self> {
+        Ok(Self(audit::ConsistencyProof::parse(text)?))
+    }
+
+    #[pyo3(signature = (old, new, *, log))]
+    fn verify(
+        &self,
+        py: Python<'_>,
+        old: &Checkpoint,
+        new: &Checkpoint,
+        log: AgentId,
+    ) -> Result<()> {
+        let verified = py.detach(|| self.0.verify(&old.0, &new.0, &log.0));
+        Ok(verified.map_err(|error| broken(py, error, self.0.old_size()))?)
+    }
+
+    #[getter]
+    fn old(&self) -> u64 {
+        self.0.old_size()
+    }
+
+    #[getter]
+    fn new(&self) -> u64 {
+        self.0.checkpoint().size()
+    }
+
+    #[getter]
+    fn hashes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        hashes(py, self.0.hashes())
+    }
+
+    fn __str__(&self) -> String {
+        self.0.text()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("ConsistencyProof({} -> {})", self.0.old_size(), self.0.checkpoint().size())
+    }
+}
+
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct Report(moat_log::Report);
+
+#[pymethods]
+impl Report {
+    #[getter]
+    fn entries(&self) -> u64 {
+        self.0.entries
+    }
+
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    #[getter]
+    fn root<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.root)
+    }
+
+    #[getter]
+    fn time(&self) -> u64 {
+        self.0.time
+    }
+
+    #[getter]
+    fn signed(&self) -> Option<u64> {
+        self.0.signed
+    }
+
+    #[getter]
+    fn anchored(&self) -> Option<u64> {
+        self.0.anchored
+    }
+
+    #[getter]
+    fn torn(&self) -> u64 {
+        self.0.torn
+    }
+
+    #[getter]
+    fn kinds<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let kinds = PyDict::new(py);
+        for (kind, count) in &self.0.kinds {
+            kinds.set_item(kind, count)?;
+        }
+        Ok(kinds)
+    }
+
+    #[getter]
+    fn unchecked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.0.unchecked.iter().map(ToString::to_string))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Report(entries={}, signed={:?})", self.0.entries, self.0.signed)
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (path, log, *, anchor=None, progress=None))]
+pub(crate) fn verify_log(
+    py: Python<'_>,
+    path: PathBuf,
+    log: AgentId,
+    anchor: Option<PathBuf>,
+    progress: Option<Py<PyAny>>,
+) -> Result<Report> {
+    let trust = Trust { log: log.0, anchor, key: None };
+    let mut raised = None;
+    let report = py.detach(|| {
+        moat_log::verify(&path, &trust, |at| {
+            let Some(progress) = progress.as_ref().filter(|_| raised.is_none()) else { return };
+            raised = Python::attach(|py| progress.call1(py, (at.bytes, at.total)).err());
+        })
+    });
+    match raised {
+        Some(error) => Err(error.into()),
+        None => Ok(Report(report?)),
+    }
+}
+
+/// Lines of a log, one at a time.
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct Lines(Mutex<Box<dyn Iterator<Item = std::io::Result<Vec<u8>>> + Send>>);
+
+#[pymethods]
+impl Lines {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> Result<Option<Bound<'py, PyBytes>>> {
+        let next = py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).next());
+        let line = next.transpose().map_err(PyErr::from)?;
+        Ok(line.map(|line| PyBytes::new(py, &line)))
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (path, *, start=0))]
+pub(crate) fn read_log(path: PathBuf, start: usize) -> Result<Lines> {
+    Ok(Lines(Mutex::new(Box::new(moat_log::lines(&path, start)?))))
+}
+
+/// One exception for each kind of fault of a log.
+pub(crate) fn raise(py: Python<'_>, error: &LogError) -> PyErr {
+    let (class, index) = match error {
+        LogError::ChainBroken { index, .. }
+        | LogError::BadMac { index, .. }
+        | LogError::Rejected { index, .. } => ("ChainBroken", Some(*index)),
+        LogError::RolledBack { .. } => ("RolledBack", error.index()),
+        LogError::Unavailable { .. } | LogError::Forked | LogError::Locked { .. } => {
+            ("AuditUnavailable", None)
+        }
+        _ => ("AuditError", None),
+    };
+    let raised = exception(py, class, error);
+    match index {
+        Some(index) => note(py, raised, "index", index),
+        None => raised,
+    }
+}

@@ -1,0 +1,50 @@
+//! `moat._native`: the heart and its engines as Python types. No rule lives here.
+#![expect(clippy::needless_pass_by_value, reason = "Python hands values over")]
+
+mod audit;
+mod caveat;
+mod convert;
+mod fault;
+mod gate;
+mod identity;
+mod message;
+mod sandbox;
+mod token;
+
+#[pyo3::pymodule(gil_used = false)]
+mod _native {
+    use pyo3::prelude::*;
+    use pyo3::types::{PyDict, PyTuple};
+
+    #[pymodule_export]
+    use crate::audit::{
+        Checkpoint, ConsistencyProof, InclusionProof, Lines, Report, read_log, verify_log,
+    };
+    #[pymodule_export]
+    use crate::caveat::{AnyArgs, Denial, Grant, Limits, Pattern, canonicalize};
+    #[pymodule_export]
+    use crate::gate::{Decision, Gate, Permit};
+    #[pymodule_export]
+    use crate::identity::{AgentId, Identity};
+    #[pymodule_export]
+    use crate::message::{Control, Message, Policy, Sender};
+    #[pymodule_export]
+    use crate::sandbox::{Module, SandboxOutcome};
+    #[pymodule_export]
+    use crate::token::{Link, Token};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        module.add("ANY", AnyArgs)?;
+        let reasons = PyDict::new(py);
+        for reason in moat_core::Reason::ALL {
+            reasons.set_item(reason.code(), reason.stage().code())?;
+        }
+        let proxy = py.import("types")?.getattr("MappingProxyType")?.call1((reasons,))?;
+        module.add("REASONS", proxy)?;
+        let axes = moat_core::Axis::ALL.iter().map(|axis| axis.code());
+        module.add("AXES", PyTuple::new(py, axes)?)?;
+        Ok(())
+    }
+}

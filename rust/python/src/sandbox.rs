@@ -1,0 +1,223 @@
+//! Modules and their runs.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use moat_core::key::sha256;
+use moat_log::End;
+use moat_sandbox::{Bounds, Engine, Input, Outcome, SandboxError, Status};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::fault::{Fault, Result, exception, note};
+use crate::gate::Permit;
+
+/// The engine of this process; a fork gets its own.
+fn engine() -> std::result::Result<Engine, SandboxError> {
+    static ENGINE: Mutex<Option<(u32, Engine)>> = Mutex::new(None);
+    let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    match engine.as_ref() {
+        Some((owner, engine)) if *owner == process => Ok(engine.clone()),
+        _ => {
+            let fresh = Engine::new()?;
+            *engine = Some((process, fresh.clone()));
+            Ok(fresh)
+        }
+    }
+}
+
+fn raise(py: Python<'_>, error: &SandboxError) -> Fault {
+    let class = match error {
+        SandboxError::Module(_) | SandboxError::Input(_) => "MalformedInput",
+        _ => "SandboxError",
+    };
+    Fault::Py(exception(py, class, error))
+}
+
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct Module {
+    engine: Engine,
+    module: moat_sandbox::Module,
+}
+
+#[pymethods]
+impl Module {
+    #[new]
+    fn new(py: Python<'_>, wasm: &[u8]) -> Result<Self> {
+        let loaded = py.detach(|| {
+            let engine = engine()?;
+            let module = engine.load(wasm, None)?;
+            Ok(Self { engine, module })
+        });
+        loaded.map_err(|error| raise(py, &error))
+    }
+
+    #[getter]
+    fn sha256<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.module.sha256())
+    }
+
+    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None))]
+    fn run(
+        &self,
+        py: Python<'_>,
+        permit: &Permit,
+        stdin: Option<&[u8]>,
+        args: Option<Vec<String>>,
+        env: Option<&Bound<'_, PyAny>>,
+    ) -> Result<SandboxOutcome> {
+        let env = match env {
+            None => Vec::new(),
+            Some(env) => {
+                let items = env.call_method0("items")?.try_iter()?;
+                items.map(|item| item?.extract()).collect::<PyResult<_>>()?
+            }
+        };
+        let stdin = stdin.unwrap_or_default().to_vec();
+        let input = Input { stdin, args: args.unwrap_or_default(), env };
+        permit.check_code(py, &self.module.sha256())?;
+        permit.open(py)?;
+        let ran = py.detach(|| {
+            let bounds = Bounds::from_limits(permit.bounds())?;
+            self.engine.run(&self.module, &bounds, &input, None)
+        });
+        permit.close(py, end(&ran))?;
+        ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
+    }
+
+    fn __repr__(&self) -> String {
+        let [a, b, c, d, ..] = self.module.sha256();
+        format!("Module({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
+
+/// What the log says of a run.
+fn end(ran: &std::result::Result<Outcome, SandboxError>) -> End {
+    match ran {
+        Ok(outcome) => End {
+            status: outcome.status.code().to_owned(),
+            result: Some(sha256(&outcome.stdout)),
+            fuel: Some(outcome.fuel_used),
+            detail: match &outcome.status {
+                Status::Exit(code) => Some(format!("exit code {code}")),
+                Status::Trap(text) => Some(text.clone()),
+                _ => None,
+            },
+        },
+        Err(error) => End {
+            status: "not_run".to_owned(),
+            result: None,
+            fuel: None,
+            detail: Some(error.to_string()),
+        },
+    }
+}
+
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct SandboxOutcome(Outcome);
+
+#[pymethods]
+impl SandboxOutcome {
+    #[getter]
+    fn status(&self) -> &'static str {
+        self.0.status.code()
+    }
+
+    #[getter]
+    fn exit_code(&self) -> Option<i32> {
+        match self.0.status {
+            Status::Ok => Some(0),
+            Status::Exit(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    #[getter]
+    fn trap(&self) -> Option<&str> {
+        match &self.0.status {
+            Status::Trap(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    #[getter]
+    fn stdout<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.stdout)
+    }
+
+    #[getter]
+    fn stderr<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.stderr)
+    }
+
+    #[getter]
+    fn fuel_used(&self) -> u64 {
+        self.0.fuel_used
+    }
+
+    #[getter]
+    fn memory_peak(&self) -> u64 {
+        self.0.memory_peak
+    }
+
+    #[getter]
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed
+    }
+
+    #[getter]
+    fn truncated(&self) -> bool {
+        self.0.truncated
+    }
+
+    fn check(slf: Bound<'_, Self>) -> Result<Bound<'_, Self>> {
+        let (py, outcome) = (slf.py(), &slf.get().0);
+        let exceeded = |limit: &str, detail: String| {
+            let raised = exception(py, "LimitExceeded", detail);
+            Err(Fault::Py(note(py, raised, "limit", limit.to_owned())))
+        };
+        match &outcome.status {
+            Status::Ok => Ok(slf),
+            Status::OutOfFuel => {
+                exceeded("fuel", format!("the code used up its fuel of {}", outcome.fuel_used))
+            }
+            Status::OutOfMemory => {
+                exceeded("memory", "the code asked for more memory than it may have".to_owned())
+            }
+            Status::TimedOut => {
+                exceeded("time", format!("the code ran out of time after {:?}", outcome.elapsed))
+            }
+            Status::OutputFull => {
+                exceeded("output", "the code wrote more than it may".to_owned())
+            }
+            Status::Trap(text) => {
+                Err(Fault::Py(exception(py, "GuestTrap", format!("the code trapped: {text}"))))
+            }
+            Status::Exit(code) => {
+                Err(Fault::Py(exception(py, "SandboxError", format!("the code exited with {code}"))))
+            }
+            Status::Interrupted => {
+                Err(Fault::Py(exception(py, "SandboxError", "the run was interrupted")))
+            }
+        }
+    }
+
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        dict.set_item("status", self.status())?;
+        dict.set_item("exit_code", self.exit_code())?;
+        dict.set_item("trap", self.trap())?;
+        dict.set_item("fuel_used", self.0.fuel_used)?;
+        dict.set_item("memory_peak", self.0.memory_peak)?;
+        dict.set_item("elapsed", self.0.elapsed.as_secs_f64())?;
+        dict.set_item("truncated", self.0.truncated)?;
+        dict.set_item("stdout", String::from_utf8_lossy(&self.0.stdout))?;
+        dict.set_item("stderr", String::from_utf8_lossy(&self.0.stderr))?;
+        Ok(dict)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("SandboxOutcome({}, fuel_used={})", self.status(), self.0.fuel_used)
+    }
+}

@@ -1,0 +1,85 @@
+//! One budget of bytes over all memories and tables of a run.
+
+use wasmtime::ResourceLimiter;
+
+/// Tables in one module. Compilers make one.
+const TABLES: usize = 8;
+
+pub(crate) struct Limiter {
+    budget: u64,
+    used: u64,
+    peak: u64,
+    refused: bool,
+}
+
+impl Limiter {
+    pub(crate) fn new(budget: u64) -> Self {
+        Self {
+            budget,
+            used: 0,
+            peak: 0,
+            refused: false,
+        }
+    }
+
+    /// The most bytes that were in use at once.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Whether the budget ever said no.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused
+    }
+
+    /// INVARIANT: `used` never exceeds `budget`.
+    fn grow(&mut self, current: usize, desired: usize, unit: usize) -> bool {
+        let more = u64::try_from(desired.saturating_sub(current).saturating_mul(unit));
+        let total = more.ok().and_then(|more| self.used.checked_add(more));
+        match total.filter(|total| *total <= self.budget) {
+            Some(total) => {
+                self.used = total;
+                self.peak = self.peak.max(total);
+                true
+            }
+            None => {
+                self.refused = true;
+                false
+            }
+        }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // Over the module's own maximum the growth fails by itself, and is not ours to grade.
+        Ok(maximum.is_none_or(|most| desired <= most) && self.grow(current, desired, 1))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let unit = size_of::<usize>();
+        Ok(maximum.is_none_or(|most| desired <= most) && self.grow(current, desired, unit))
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}

@@ -1,0 +1,279 @@
+//! One run: a fresh store, three ways to end it, and a grade.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use crate::engine::{Inner, guarded};
+use crate::output::Capture;
+use crate::wasi::{self, State};
+use crate::{Bounds, Engine, Input, Module, SandboxError};
+
+/// Longest run, whatever the bounds say: a year.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Bytes of a trap's description.
+const TRAP_TEXT: usize = 256;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The guest returned, or exited with 0.
+    Ok,
+    /// The guest exited with this code, not 0.
+    Exit(i32),
+    /// The fuel was used up.
+    OutOfFuel,
+    /// The module needs more memory than it may have, or trapped after it was refused more.
+    OutOfMemory,
+    /// The time was over, whether the guest was running, sleeping or waiting.
+    TimedOut,
+    /// The guest wrote more than it may.
+    OutputFull,
+    /// The guest faulted: what happened, in one line.
+    Trap(String),
+    /// [`Interrupt::interrupt`] was called.
+    Interrupted,
+}
+
+impl Status {
+    /// A stable name for logs: `ok`, `exit`, `out_of_fuel`, `out_of_memory`, `timed_out`,
+    /// `output_full`, `trap` or `interrupted`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Exit(_) => "exit",
+            Self::OutOfFuel => "out_of_fuel",
+            Self::OutOfMemory => "out_of_memory",
+            Self::TimedOut => "timed_out",
+            Self::OutputFull => "output_full",
+            Self::Trap(_) => "trap",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What a run did and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// What was written to standard output, up to the bound.
+    pub stdout: Vec<u8>,
+    /// What was written to standard error, up to the bound.
+    pub stderr: Vec<u8>,
+    /// Fuel units, at most `Bounds::fuel`.
+    pub fuel_used: u64,
+    /// Most bytes of linear memory and tables at once, at most `Bounds::memory`.
+    pub memory_peak: u64,
+    /// Wall-clock time of the whole call.
+    pub elapsed: Duration,
+    /// Something written is missing from `stdout` or `stderr`.
+    pub truncated: bool,
+}
+
+/// A handle that stops runs from another thread. Clones are the same handle; it stays set.
+#[derive(Clone, Debug)]
+pub struct Interrupt(Arc<watch::Sender<bool>>);
+
+impl Interrupt {
+    /// A handle that has not been used.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// Stops every run that was given this handle, within one [`crate::TICK`], and every later one.
+    pub fn interrupt(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Default for Interrupt {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What ends a guest besides itself and wasmtime.
+#[derive(Clone, Copy, Debug, Error)]
+pub(crate) enum Stop {
+    #[error("exit {0}")]
+    Exit(i32),
+    #[error("out of time")]
+    TimedOut,
+    #[error("output full")]
+    OutputFull,
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Engine {
+    /// Runs a module once, to its end or to its first bound, on the calling thread.
+    ///
+    /// Runs share nothing; several threads may run at once. Do not call this from inside an
+    /// asynchronous runtime's own thread: it blocks.
+    ///
+    /// # Errors
+    /// [`SandboxError::Directory`] and [`SandboxError::Input`] before anything runs;
+    /// [`SandboxError::Forked`] in a child process; [`SandboxError::Internal`] when the sandbox
+    /// itself failed. Whatever the guest does is an [`Outcome`].
+    pub fn run(
+        &self,
+        module: &Module,
+        bounds: &Bounds,
+        input: &Input,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Outcome, SandboxError> {
+        guarded(|| run(&self.0, module, bounds, input, interrupt))
+    }
+}
+
+fn run(
+    engine: &Inner,
+    module: &Module,
+    bounds: &Bounds,
+    input: &Input,
+    interrupt: Option<&Interrupt>,
+) -> Result<Outcome, SandboxError> {
+    let end = End::new(bounds.time, interrupt);
+    input.check()?;
+    if !wasmtime::Engine::same(&engine.wasm, module.ready.module().engine()) {
+        return Err(SandboxError::Input(
+            "the module was loaded by another engine".into(),
+        ));
+    }
+    let clock = engine.clock()?;
+    let capture = Capture::new(bounds.output);
+    let mut store = Store::new(&engine.wasm, State::new(bounds, input, &capture)?);
+    store.set_hostcall_fuel(wasi::call_bytes(bounds.memory));
+    store
+        .set_fuel(bounds.fuel)
+        .map_err(SandboxError::internal)?;
+    store.limiter(|state| &mut state.limiter);
+    store.set_epoch_deadline(1);
+    let watch = end.clone();
+    store.epoch_deadline_callback(move |_| match watch.reached() {
+        Some(stop) => Err(stop.into()),
+        None => Ok(UpdateDeadline::Continue(1)),
+    });
+
+    let ended = if bounds.fuel == 0 {
+        Err(Trap::OutOfFuel.into())
+    } else if let Some(stop) = end.reached() {
+        Err(stop.into())
+    } else {
+        let _ticking = clock.ticking();
+        clock
+            .handle
+            .block_on(until(&end, guest(&mut store, module)))
+    };
+
+    let left = store.get_fuel().map_err(SandboxError::internal)?;
+    let limiter = &store.data().limiter;
+    let captured = capture.take();
+    Ok(Outcome {
+        status: grade(ended, limiter.refused()),
+        stdout: captured.stdout,
+        stderr: captured.stderr,
+        fuel_used: bounds.fuel.saturating_sub(left),
+        memory_peak: limiter.peak(),
+        elapsed: end.started.elapsed(),
+        truncated: captured.truncated,
+    })
+}
+
+async fn guest(store: &mut Store<State>, module: &Module) -> wasmtime::Result<()> {
+    let instance = module.ready.instantiate_async(&mut *store).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+    start.call_async(store, ()).await
+}
+
+/// The guest's own end, or the drop of a guest that waits in a host call.
+async fn until(
+    end: &End,
+    guest: impl Future<Output = wasmtime::Result<()>>,
+) -> wasmtime::Result<()> {
+    let mut guest = pin!(guest);
+    let mut clock = pin!(sleep_until(end.at.into()));
+    let mut interrupt = pin!(end.interrupted());
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = guest.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if interrupt.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Stop::Interrupted.into()));
+        }
+        clock.as_mut().poll(cx).map(|()| Err(Stop::TimedOut.into()))
+    })
+    .await
+}
+
+/// When a run must end, whatever its guest does.
+#[derive(Clone)]
+struct End {
+    started: Instant,
+    at: Instant,
+    interrupt: Option<watch::Receiver<bool>>,
+}
+
+impl End {
+    fn new(time: Duration, interrupt: Option<&Interrupt>) -> Self {
+        let started = Instant::now();
+        let at = started + time.min(LONGEST);
+        Self {
+            started,
+            at,
+            interrupt: interrupt.map(|handle| handle.0.subscribe()),
+        }
+    }
+
+    fn reached(&self) -> Option<Stop> {
+        if self.interrupt.as_ref().is_some_and(|stop| *stop.borrow()) {
+            Some(Stop::Interrupted)
+        } else {
+            (Instant::now() >= self.at).then_some(Stop::TimedOut)
+        }
+    }
+
+    async fn interrupted(&self) {
+        if let Some(mut stop) = self.interrupt.clone()
+            && stop.wait_for(|stop| *stop).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+/// A guest that was refused memory and then faults is out of memory: that is how allocators and
+/// language runtimes give up.
+fn grade(ended: wasmtime::Result<()>, refused: bool) -> Status {
+    let Err(error) = ended else { return Status::Ok };
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return match stop {
+            Stop::Exit(0) => Status::Ok,
+            Stop::Exit(code) => Status::Exit(*code),
+            Stop::TimedOut => Status::TimedOut,
+            Stop::OutputFull => Status::OutputFull,
+            Stop::Interrupted => Status::Interrupted,
+        };
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Status::OutOfFuel,
+        _ if refused => Status::OutOfMemory,
+        Some(trap) => Status::Trap(trap.to_string()),
+        None => {
+            let text = format!("{:#}", error);
+            let line = text.lines().next().unwrap_or_default();
+            Status::Trap(line.chars().take(TRAP_TEXT).collect())
+        }
+    }
+}

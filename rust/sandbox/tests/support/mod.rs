@@ -1,0 +1,50 @@
+//! Guests and bounds shared by the tests.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use moat_sandbox::{Bounds, Engine, Input, Module, Outcome};
+
+pub fn guests() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests")
+}
+
+/// A guest of `tests/guests/*.wat`.
+pub fn wat(engine: &Engine, name: &str) -> Module {
+    let bytes = wat::parse_file(guests().join(format!("{name}.wat"))).unwrap();
+    engine.load(&bytes, None).unwrap()
+}
+
+/// A guest of `tests/guests/*.c`; `None` where there is no clang for WASI.
+pub fn c(engine: &Engine, name: &str) -> Option<Module> {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("guest.wasm");
+    let done = Command::new("clang")
+        .args(["--target=wasm32-wasi", "-Oz", "-Wl,--strip-all", "-o"])
+        .arg(&made)
+        .arg(guests().join(format!("{name}.c")))
+        .status();
+    if !done.is_ok_and(|status| status.success()) {
+        let needed = std::env::var("MOAT_REQUIRE_TOOLS").is_ok_and(|v| v == "1");
+        assert!(!needed, "clang for wasm32-wasi is required and missing");
+        eprintln!("skipped: no clang for wasm32-wasi");
+        return None;
+    }
+    Some(engine.load(&std::fs::read(made).unwrap(), None).unwrap())
+}
+
+pub fn plenty() -> Bounds {
+    Bounds {
+        fuel: u64::MAX >> 1,
+        memory: 64 << 20,
+        time: Duration::from_secs(60),
+        output: 1 << 20,
+        dirs: Vec::new(),
+    }
+}
+
+pub fn go(engine: &Engine, module: &Module, bounds: &Bounds) -> Outcome {
+    engine.run(module, bounds, &Input::default(), None).unwrap()
+}

@@ -1,0 +1,2 @@
+;; Does nothing.
+(module (memory (export "memory") 1) (func (export "_start")))

@@ -1,0 +1,1 @@
+"""Reference models: slow, plain and written from the pages in spec/, as oracles for tests."""

@@ -1,0 +1,154 @@
+"""`moat run`, `moat revoke`, `moat restore`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cli_kit import DEAD, DENIED, ERROR, READER, USAGE, Cli, fresh
+from moat import Token
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def moat(tmp_path: Path) -> Cli:
+    """A state folder with a planner, a worker and a stranger."""
+    return fresh(tmp_path, "planner", "worker", "stranger")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A directory with one file, and a file outside it."""
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one token\ntwo\n")
+    (tmp_path / "secret.txt").write_text("a token that is secret\n")
+    return folder
+
+
+def token(cli: Cli, desk: Path, *more: str) -> Path:
+    grant = ("--allow", "code://reader run", "--standard", "--read", str(desk), "--depth", "1")
+    return cli.issue(*grant, *more)
+
+
+def test_run_passes_through_what_the_code_writes(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    done = moat("run", READER, "--token", held, "--arg", "token", "--arg", str(desk / "a.txt"))
+    assert "line 1: one token" in done.stdout
+    assert done.stderr == ""
+
+
+def test_run_as_json(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    asked = ["run", READER, "--token", held, "--as", "planner", "--arg", "x"]
+    done = moat.json(*asked, "--arg", desk / "a.txt")
+    assert set(done) == {
+        "status", "exit_code", "trap", "stdout", "stderr", "truncated", "fuel_used",
+        "memory_peak", "seconds", "entry", "outcome_entry", "resource", "code", "limits",
+    }  # fmt: skip
+    assert done["status"] == "ok"
+    assert done["resource"] == "code://reader"
+    assert done["fuel_used"] > 0
+    assert done["limits"]["fuel"] == 1_000_000_000
+    last = moat.json("audit", "show", "--last", "2")["entries"]
+    assert [one["kind"] for one in last] == ["decision", "outcome"]
+    assert last[0]["i"] == done["entry"]
+    assert last[1]["i"] == done["outcome_entry"]
+    assert last[1]["body"]["decision"] == done["entry"]
+    assert last[0]["body"]["code"] == done["code"]
+
+
+def test_code_that_does_not_end_well_is_exit_code_1_with_its_own_code_told(
+    moat: Cli, desk: Path
+) -> None:
+    held = token(moat, desk)
+    asked = ["run", READER, "--token", held, "--arg", "token", "--arg", desk.parent / "secret.txt"]
+    told = moat(*asked, code=ERROR)
+    assert "refused: " in told.stderr
+    assert "secret" not in told.stdout
+    assert "exit_code" in told.stderr
+    done = moat.json(*asked, code=ERROR)
+    assert (done["status"], done["exit_code"]) == ("exit", 1)
+
+
+def test_fuel_ends_a_loop(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk, "--fuel", "1M")
+    done = moat.json("run", READER, "--token", held, "--arg", "--spin", code=ERROR)
+    assert done["status"] == "out_of_fuel"
+    assert done["fuel_used"] <= 1_000_000
+    told = moat("run", READER, "--token", held, "--arg", "--spin", code=ERROR).stderr
+    assert "--fuel" in told
+
+
+def test_a_token_without_the_grant_is_denied_and_says_where(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    found = moat.error("run", READER, "--token", held, "--resource", "code://other", code=DENIED)
+    assert found["code"] == "not_granted"
+    assert found["link"] == 0
+    assert found["resource"] == "code://other"
+    entry = moat.json("audit", "show", "--denied", "--last", "1")["entries"][0]
+    assert entry["i"] == found["entry"]
+    told = moat("run", READER, "--token", held, "--resource", "code://other", code=DENIED).stderr
+    assert "denied: " in told
+    assert "next" in told
+
+
+def test_a_stolen_token_is_denied(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    found = moat.error("run", READER, "--token", held, "--as", "stranger", code=DENIED)
+    assert found["code"] == "wrong_holder"
+
+
+def test_run_gives_input_and_variables_only_when_told(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    (desk.parent / "in").write_text("hello")
+    asked = ["run", READER, "--token", held, "--stdin", desk.parent / "in", "--env", "A=b"]
+    moat.json(*asked, "--arg", "x", "--arg", desk / "a.txt")
+    moat.error(*asked, "--env", "broken", code=USAGE)
+
+
+def test_what_is_no_module_is_an_error(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    found = moat.error("run", desk / "a.txt", "--token", held, code=ERROR)
+    assert found["exit"] == ERROR
+
+
+# --- revoke ---
+
+
+def test_a_revoked_planner_ends_everything_below_it(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    child = desk.parent / "child.token"
+    moat("token", "attenuate", held, "--to", "worker", "--out", child)
+    asked = ["run", READER, "--token", child, "--arg", "x", "--arg", desk / "a.txt"]
+    moat(*asked)
+    done = moat.json("revoke", "planner")
+    assert set(done) == {"verb", "target", "by", "entry"}
+    assert done["target"] == {"kind": "agent", "id": moat.did("planner"), "name": "planner"}
+    assert moat.error(*asked, code=DEAD)["code"] == "revoked"
+    assert moat.json("restore", "planner")["verb"] == "restore"
+    moat(*asked)
+    shown = moat.json("audit", "show", "--kind", "control")["entries"]
+    assert [one["body"]["verb"] for one in shown] == ["revoke", "restore"]
+
+
+def test_one_link_is_revoked_by_its_token_or_its_id(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    link = Token.parse(held.read_text().strip()).links[-1].id.hex()
+    for target in (str(held), link):
+        done = moat.json("revoke", target)
+        assert done["target"] == {"kind": "link", "id": link, "name": None}
+        assert moat.error("token", "verify", held, code=DEAD)["code"] == "revoked"
+        moat("restore", target)
+    moat("token", "verify", held)
+
+
+def test_an_agent_revokes_itself_and_no_stranger_revokes_it(moat: Cli) -> None:
+    found = moat.error("revoke", "worker", "--by", "stranger", code=DENIED)
+    assert found["code"] == "no_standing"
+    told = moat("revoke", "worker", "--by", "worker").stdout
+    assert "revoked agent worker" in told
+    assert moat.error("restore", "worker", "--by", "stranger", code=DENIED)["code"] == "no_standing"

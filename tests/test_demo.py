@@ -1,0 +1,117 @@
+"""`moat demo`: every scene goes as it must, for a person and for a machine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cli_kit import DEAD, ERROR, INVALID, Cli
+from moat import demo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from moat.demo import Scene, Stage
+
+EXPECTED = {
+    "identities": "4 keys",
+    "delegation": "3 links, each narrower",
+    "work": "ok",
+    "outside": "1 of 1 refused, 0 bytes read",
+    "escape": "2 of 2 refused, 0 bytes read",
+    "not_granted": "denied: not_granted",
+    "widening": "refused: AttenuationViolation",
+    "forged": "denied: widened",
+    "stolen": "denied: wrong_holder",
+    "replay": "allowed, then denied: replayed",
+    "fuel": "out_of_fuel",
+    "revoked": "denied: revoked",
+}
+
+
+def test_every_scene_goes_as_it_must(tmp_path: Path) -> None:
+    told = Cli(tmp_path).json("demo")
+    assert set(told) == {"ok", "seconds", "state", "gate", "scenes"}
+    scenes = {scene["name"]: scene for scene in told["scenes"]}
+    assert [*scenes] == [*EXPECTED, "verified", "tampered"]
+    assert {name: scenes[name]["happened"] for name in EXPECTED} == EXPECTED
+    for scene in told["scenes"]:
+        assert set(scene) == {
+            "name", "title", "attempted", "expected", "happened", "ok", "reason", "entry",
+            "detail", "output",
+        }  # fmt: skip
+        assert scene["ok"] is True, scene
+        assert scene["happened"] == scene["expected"]
+    assert told["ok"] is True
+    assert told["state"] is None
+    # What is counted only (a stranger, a replay) has no entry; every other answer has one.
+    assert scenes["stolen"]["entry"] is None
+    assert scenes["replay"]["entry"] is None
+    assert scenes["tampered"]["entry"] == scenes["not_granted"]["entry"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_worker_reads_real_files(tmp_path: Path) -> None:
+    desk = tmp_path / "mine"
+    desk.mkdir()
+    (desk / "list.txt").write_text("milk\nflour and milk\neggs\n")
+    told = Cli(tmp_path).json("demo", "--read", desk, "--find", "milk")
+    work = next(scene for scene in told["scenes"] if scene["name"] == "work")
+    assert "  line 2: flour and milk" in work["output"]
+    assert told["ok"] is True
+
+
+def test_what_is_kept_goes_on_with_the_other_commands(tmp_path: Path) -> None:
+    kept = Cli(tmp_path / "kept")
+    told = kept("demo", "--state", kept.state).stdout
+    assert "14 of 14" in told
+    gate = kept.json("identity", "show", "main")["identities"][0]["id"]
+    asked = ["audit", "verify", "--log", kept.state / "edited-log", "--key", gate]
+    assert kept.error(*asked, code=INVALID)["code"] == "chain_broken"
+    assert kept.json("audit", "verify")["ok"] is True
+    assert len(kept.json("audit", "show", "--denied")["entries"]) == 3
+    worker = kept.state / "tokens" / "worker.token"
+    assert len(kept.json("token", "inspect", worker)["links"]) == 3
+    assert kept.error("token", "verify", worker, code=DEAD)["code"] == "revoked"
+    kept("restore", "planner")
+    assert kept.json("token", "verify", worker)["valid"] is True
+    # Every command that the demo names at its end is one that exists.
+    for line in told.splitlines():
+        if line.startswith("  moat "):
+            words = line.split()[1:]
+            kept(*words, code=INVALID if "edited-log" in line else 0)
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine.txt").write_text("x")
+    found = Cli(tmp_path).error("demo", "--state", tmp_path / "used", code=ERROR)
+    assert "not empty" in found["message"]
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["mine.txt"]
+
+
+def test_it_is_told_in_plain_text_when_piped(tmp_path: Path) -> None:
+    told = Cli(tmp_path)("demo").stdout
+    assert "\x1b" not in told
+    assert max(map(len, told.splitlines())) <= 100
+    assert "✗" not in told
+
+
+def test_a_scene_that_does_not_go_as_it_must_fails_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(stage: Stage, scene: Scene) -> None:
+        scene.expected = "denied: revoked"
+        stage.ask(scene, stage.seal("worker", stage.tokens["worker"], "call", "tool://search/web"))
+
+    scenes = tuple(
+        (name, title, careless if name == "revoked" else play) for name, title, play in demo.SCENES
+    )
+    monkeypatch.setattr(demo, "SCENES", scenes)
+    result = Cli(tmp_path)("demo", "--json", code=ERROR)
+    told = json.loads(result.stdout)
+    assert told["ok"] is False
+    assert [scene["name"] for scene in told["scenes"] if not scene["ok"]] == ["revoked"]
+    assert "expected denied: revoked" in Cli(tmp_path)("demo", code=ERROR).stdout

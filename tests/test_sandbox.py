@@ -1,0 +1,126 @@
+"""Code runs with a Permit, under its limits, and ends in an outcome."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+
+from cast import LIMITS, issue, seal
+from guests.build import c, wat
+from moat import Denied, GuestTrap, LimitExceeded, Limits, MalformedInput, Sandbox, SandboxError
+
+
+@pytest.fixture
+def permit(pep):
+    """Permits for code, under some limits."""
+
+    def make(limits: Limits = LIMITS, **asked):
+        return pep.authorize(seal(issue(limits=limits), **asked))
+
+    return make
+
+
+def test_code_is_named_by_the_digest_of_its_bytes(tmp_path):
+    module = wat("echo")
+    (tmp_path / "echo.wasm").write_bytes(module)
+    digest = hashlib.sha256(module).digest()
+    for way in (module, tmp_path / "echo.wasm", str(tmp_path / "echo.wasm")):
+        assert Sandbox(way).sha256 == digest
+
+
+def test_what_goes_in_comes_out(permit):
+    outcome = Sandbox(wat("echo")).run(permit(), stdin=b"some words")
+    assert (outcome.status, outcome.stdout, outcome.stderr) == ("ok", b"some words", b"")
+    assert outcome.check() is outcome
+    assert 0 < outcome.fuel_used <= LIMITS.fuel
+    assert outcome.to_dict()["status"] == "ok"
+
+
+def test_a_guest_sees_what_it_is_given_and_nothing_else(permit, monkeypatch):
+    monkeypatch.setenv("SECRET", "of the host")
+    sandbox = Sandbox(c("inspect"))
+    seen = sandbox.run(permit(), args=["one", "two"], env={"LANG": "C"}).check().stdout.decode()
+    lines = seen.splitlines()
+    assert [line for line in lines if line.startswith("arg ")][1:] == ["arg one", "arg two"]
+    assert [line for line in lines if line.startswith("env ")] == ["env LANG=C"]
+    assert [line for line in lines if line.startswith("dir ")] == []
+
+
+def test_a_guest_that_never_ends_runs_out_of_fuel(permit):
+    outcome = Sandbox(wat("spin")).run(permit())
+    assert outcome.status == "out_of_fuel"
+    with pytest.raises(LimitExceeded) as caught:
+        outcome.check()
+    assert caught.value.limit == "fuel"
+
+
+def test_a_guest_is_stopped_by_the_clock(permit):
+    slow = LIMITS.replace(fuel=1 << 62, time=timedelta(milliseconds=50))
+    outcome = Sandbox(wat("spin")).run(permit(slow))
+    assert outcome.status == "timed_out"
+    with pytest.raises(LimitExceeded) as caught:
+        outcome.check()
+    assert caught.value.limit == "time"
+
+
+def test_a_token_without_limits_runs_nothing(permit):
+    outcome = Sandbox(wat("echo")).run(permit(Limits()), stdin=b"x")
+    assert outcome.status != "ok"
+    assert outcome.stdout == b""
+    with pytest.raises(LimitExceeded):
+        outcome.check()
+
+
+def test_a_trap_is_an_outcome_and_raises_when_checked(permit):
+    outcome = Sandbox(wat("divide")).run(permit())
+    assert outcome.status == "trap"
+    with pytest.raises(GuestTrap):
+        outcome.check()
+
+
+def test_an_exit_code_is_an_outcome_and_raises_when_checked(permit):
+    outcome = Sandbox(wat("exit")).run(permit())
+    assert (outcome.status, outcome.exit_code) == ("exit", 300)
+    with pytest.raises(SandboxError, match="300"):
+        outcome.check()
+
+
+def test_the_outcome_is_in_the_log(permit, audit):
+    spent = permit()
+    Sandbox(wat("echo")).run(spent)
+    line = next(audit.entries(spent.outcome))
+    assert line["kind"] == "outcome"
+
+
+def test_a_permit_that_names_code_runs_that_code_alone(permit):
+    echo, spin = Sandbox(wat("echo")), Sandbox(wat("spin"))
+    with pytest.raises(Denied) as caught:
+        spin.run(permit(code=echo.sha256))
+    assert caught.value.reason == "permit_mismatch"
+    assert echo.run(permit(code=echo.sha256)).status == "ok"
+
+
+def test_a_permit_runs_once(permit):
+    spent, sandbox = permit(), Sandbox(wat("echo"))
+    sandbox.run(spent)
+    with pytest.raises(Denied) as caught:
+        sandbox.run(spent)
+    assert caught.value.reason == "permit_spent"
+
+
+@pytest.mark.parametrize("module", [b"", b"\0asm", b"not wasm at all"])
+def test_bytes_that_are_no_module_are_refused(module):
+    with pytest.raises((SandboxError, MalformedInput)):
+        Sandbox(module)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SandboxError, match="cannot read `.*lost.wasm`"):
+        Sandbox(tmp_path / "lost.wasm")
+
+
+def test_nothing_runs_without_a_permit():
+    with pytest.raises(TypeError):
+        Sandbox(wat("echo")).run(None)

@@ -1,0 +1,98 @@
+"""Every URL is refused or read as a WHATWG parser reads it; no traversal leaves its tree."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from moat import Pattern, canonicalize
+from moat.errors import MalformedInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TREE = Pattern("file:///data/**")
+
+
+def canonical(text: str) -> str | None:
+    """The canonical spelling, or None where there is none."""
+    try:
+        return canonicalize(text)
+    except MalformedInput:
+        return None
+
+
+def strictly_read(text: str) -> bool:
+    """Whether the text is taken as it is, by the rule that a gate applies."""
+    try:
+        Pattern("https://*/**").matches(text)
+    except MalformedInput:
+        return False
+    return True
+
+
+def split(text: str) -> tuple[str, str, str, str]:
+    """Scheme, host, port and decoded path of a canonical text."""
+    scheme, _, rest = text.partition("://")
+    authority, slash, path = rest.partition("/")
+    host, colon, port = authority.rpartition(":")
+    if not colon or authority.endswith("]"):
+        host, port = authority, ""
+    return scheme, host, port, unquote(slash + path) or "/"
+
+
+def parsed(case: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The same of what a WHATWG parser makes of a case."""
+    path = unquote(case["pathname"]) or "/"
+    return case["protocol"].removesuffix(":"), case["hostname"], case["port"], path
+
+
+def test_urls_are_refused_or_read_as_whatwg_says(external: Path) -> None:
+    text = (external / "whatwg-url" / "urltestdata.json").read_text(encoding="utf-8")
+    cases = [case for case in json.loads(text) if isinstance(case, dict)]
+    taken = strict = 0
+    for case in cases:
+        if any("\ud800" <= char <= "\udfff" for char in case["input"]):
+            continue
+        for ours in filter(None, [canonical(case["input"])]):
+            taken += 1
+            assert not case.get("failure"), (case["input"], ours)
+            assert split(ours) == parsed(case), (case["input"], ours)
+            assert not case["username"] + case["password"] + case["search"] + case["hash"]
+        if strictly_read(case["input"]):
+            strict += 1
+            assert canonical(case["input"]) == case["input"]
+    assert taken > 80, "many inputs have a canonical spelling"
+    assert strict > 10, "some are canonical already"
+
+
+def test_no_traversal_leaves_its_tree(external: Path) -> None:
+    lines = {
+        line
+        for path in sorted((external / "path-traversal").glob("*.txt"))
+        if path.name != "SOURCE.txt"
+        for line in path.read_text(encoding="latin-1").splitlines()
+    }
+    assert len(lines) > 20_000
+    for line in lines:
+        asked = f"file:///data/{line}"
+        if strictly_read(asked):
+            assert canonical(asked) == asked
+            assert confined(asked), asked
+            assert TREE.matches(asked)
+        repaired = canonical(asked)
+        if repaired is not None:
+            assert confined(repaired) == TREE.matches(repaired), (line, repaired)
+
+
+def confined(resource: str) -> bool:
+    """Whether a file stays below /data however often its path is decoded and normalised."""
+    path = resource.removeprefix("file://")
+    for _ in range(4):
+        plain = posixpath.normpath(path.replace("\\", "/"))
+        if plain != "/data" and not plain.startswith("/data/"):
+            return False
+        path = unquote(path)
+    return True

@@ -72,6 +72,9 @@ class Endless:
 class _Absent:
     """Says that a claim, field or header is left out."""
 
+    def __repr__(self) -> str:
+        return "ABSENT"
+
 
 ABSENT: Final = _Absent()
 

@@ -10,6 +10,7 @@ import pytest
 
 from cast import GATE, MALLORY, ROOT, clock, seal
 from moat import (
+    AuditError,
     AuditLog,
     AuditUnavailable,
     ChainBroken,
@@ -56,7 +57,7 @@ def test_its_directories_are_closed_to_others(tmp_path):
 def test_entries_are_numbered_and_read_back(filled):
     entries = list(filled.entries())
     assert len(entries) == len(filled)
-    assert [entry["n"] for entry in entries] == list(range(len(filled)))
+    assert [entry["i"] for entry in entries] == list(range(len(filled)))
     assert [entry["kind"] for entry in entries].count("decision") == 5
     assert list(filled.entries(len(filled) - 2)) == entries[-2:]
 
@@ -114,14 +115,15 @@ def test_verify_finds_the_edited_line(filled):
 
 def test_the_default_anchor_lies_in_the_users_state_directory(tmp_path, state_home):
     with AuditLog.open(tmp_path / "log", signer=GATE, clock=clock) as log:
-        assert log.anchor_state == "created"
+        assert log.anchor_state == "matched"
     anchor = anchor_path(GATE.id)
     assert anchor.parent == state_home / "moat" / "anchors"
     assert len(anchor.name) == 32
     assert anchor.is_file()
     assert stat.S_IMODE(anchor.parent.stat().st_mode) == 0o700
+    anchor.unlink()
     with AuditLog.open(tmp_path / "log", signer=GATE, clock=clock) as log:
-        assert log.anchor_state == "matched"
+        assert log.anchor_state == "missing"
 
 
 @pytest.mark.parametrize("value", [None, "", "not/absolute"])
@@ -164,7 +166,7 @@ def test_a_default_anchor_that_is_not_there_is_none(filled):
 
 def test_a_named_anchor_that_is_not_there_is_an_error(filled, tmp_path):
     filled.close()
-    with pytest.raises(Exception, match="anchor"):
+    with pytest.raises(AuditError, match="there is no anchor at `.*lost`"):
         AuditLog.verify(filled.path, log=GATE.id, anchor=tmp_path / "lost")
 
 

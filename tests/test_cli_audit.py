@@ -21,11 +21,12 @@ def moat(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def busy(moat: Cli) -> Cli:
-    """A gate that allowed a run, denied one and revoked an agent."""
+    """A gate that allowed a run, denied one, revoked an agent and restored it."""
     held = moat.issue("--allow", "code://reader run", "--standard")
     moat("run", READER, "--token", held, code=ERROR)
     moat("run", READER, "--token", held, "--resource", "code://other", code=DENIED)
     moat("revoke", "worker")
+    moat("restore", "worker")
     return moat
 
 
@@ -53,11 +54,13 @@ def test_verify_says_what_holds_and_what_it_could_not_check(busy: Cli) -> None:
     found = busy.json("audit", "verify")
     assert set(found) == {
         "ok", "log", "entries", "bytes", "root", "time", "signed", "anchored", "torn",
-        "unchecked",
+        "kinds", "unchecked",
     }  # fmt: skip
     assert found["ok"] is True
     assert found["log"] == gate(busy)
     assert found["entries"] == len(busy.json("audit", "show", "--last", "0")["entries"])
+    assert found["entries"] == sum(found["kinds"].values())
+    assert found["kinds"]["decision"] == 2
     assert found["signed"] == found["anchored"] == found["entries"]
     without = busy.json("audit", "verify", "--no-anchor")
     assert without["anchored"] is None
@@ -148,9 +151,10 @@ def test_a_changed_proof_does_not_hold(busy: Cli) -> None:
     text = busy("audit", "prove", "2").stdout
     lines = text.splitlines(keepends=True)
     for at, line in enumerate(lines):
-        if line.strip() in {"", "—"}:
+        if line == "\n":
             continue
-        swapped = line.replace("A", "B", 1) if "A" in line else line.replace(line[3], "~", 1)
+        half = (len(line) - 1) // 2
+        swapped = line[:half] + ("B" if line[half] == "A" else "A") + line[half + 1 :]
         forged = "".join([*lines[:at], swapped, *lines[at + 1 :]])
         assert forged != text
         result = busy("audit", "check", "-", input=forged, code=INVALID)

@@ -13,7 +13,7 @@ import pytest
 from cli_kit import DENIED, ERROR, USAGE, Cli, fresh
 from moat import AgentId, __version__
 from moat.cli import cli
-from moat.cli.failure import Failure, of
+from moat.cli.failure import CommandError, of
 from moat.errors import (
     AttenuationViolation,
     AuditUnavailable,
@@ -178,7 +178,7 @@ def test_an_error_of_our_own_making_is_not_hidden() -> None:
 
 
 def test_facts_do_not_replace_the_head_of_an_error() -> None:
-    made = Failure("a", "b", None, DENIED, {"code": "z", "link": 1}).to_dict()["error"]
+    made = CommandError("a", "b", None, DENIED, {"code": "z", "link": 1}).to_dict()["error"]
     assert made == {"code": "a", "message": "b", "next": None, "exit": 3, "link": 1}
 
 

@@ -72,7 +72,7 @@ def test_the_public_part_is_found_in_the_secret_when_its_file_is_missing(keys, p
 
 def test_a_taken_name_is_not_overwritten_unless_asked(keys, pem):
     before = pem.read_bytes()
-    other = identity("somebody else")
+    other = identity("another")
     other = type(other).from_pem("worker", other.to_pem())
     with pytest.raises(MoatError, match="there is a key `worker` already"):
         keys.save(other)

@@ -155,14 +155,6 @@ def test_a_sender_numbers_without_gaps_or_repeats_across_threads():
         assert sorted(threads.map(number, range(256))) == list(range(256))
 
 
-def test_a_refused_seal_uses_no_number():
-    stream = sender()
-    with pytest.raises(MoatError):
-        stream.seal(action="*", resource="tool://search/web", now=NOW)
-    wire = stream.seal(action="call", resource="tool://search/web", now=NOW)
-    assert Message.from_bytes(wire).number == 0
-
-
 def test_the_same_randomness_makes_the_same_stream():
     assert sender(rng=rng("a")).stream == sender(rng=rng("a")).stream
     assert seal(rng=rng("a")) == seal(rng=rng("a"))

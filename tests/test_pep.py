@@ -31,8 +31,8 @@ def test_a_denial_is_raised_with_its_decision(pep):
     assert caught.value.reason == decision.reason == "not_granted"
     assert decision.stage == "capability"
     assert decision.resource == "tool://mail/send"
-    assert str(caught.value) == decision.explain()
-    assert "tool://mail/send" in decision.explain()
+    for text in (str(caught.value), decision.explain()):
+        assert "no grant reaches `tool://mail/send`" in text
 
 
 def test_decide_answers_and_never_raises_for_a_denial(pep):
@@ -200,7 +200,7 @@ def test_an_exception_within_a_permit_is_an_outcome_and_goes_on(pep, audit):
 def test_a_permit_is_for_one_effect(pep):
     permit = pep.authorize(seal(payload=b"data"))
     permit.check(action="call", resource="tool://search/web", recipient=pep.id, payload=b"data")
-    for other in ({"resource": "tool://search/all"}, {"payload": b"date"}, {"code": b"\0asm"}):
+    for other in ({"action": "read"}, {"resource": "tool://search/all"}, {"payload": b"date"}):
         with pytest.raises(Denied) as caught:
             permit.check(**other)
         assert caught.value.reason == "permit_mismatch"

@@ -90,7 +90,7 @@ def test_a_folder_cut_short_while_it_was_made_is_made_again(tmp_path):
 
 
 def test_a_root_may_be_kept_elsewhere(tmp_path):
-    root = identity("offline root")
+    root = identity("offline-root")
     with Moat.init(tmp_path, root=root.id, clock=clock) as moat:
         assert moat.roots == (root.id,)
         assert moat.keys.names() == []

@@ -170,13 +170,13 @@ def test_an_asynchronous_tool_is_awaited(session, audit):
 
 def test_the_gate_is_asked_off_the_loops_thread(session, pep, monkeypatch):
     threads = []
-    decide = pep.decide
+    authorize = pep.authorize
 
     def spy(wire, *, now=None):
         threads.append(threading.current_thread())
-        return decide(wire, now=now)
+        return authorize(wire, now=now)
 
-    monkeypatch.setattr(pep, "decide", spy)
+    monkeypatch.setattr(pep, "authorize", spy)
     asyncio.run(session.call_async(dig, q="moat"))
     assert threads
     assert threading.main_thread() not in threads

@@ -12,6 +12,38 @@ from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any, ClassVar, Final, Literal, NoReturn, Self, final
 
+__all__ = [
+    "ANY",
+    "AXES",
+    "REASONS",
+    "AgentId",
+    "Any_",
+    "Checkpoint",
+    "ConsistencyProof",
+    "Control",
+    "Decision",
+    "Denial",
+    "Gate",
+    "Grant",
+    "Identity",
+    "InclusionProof",
+    "Limits",
+    "Lines",
+    "Link",
+    "Message",
+    "Module",
+    "Pattern",
+    "Permit",
+    "Policy",
+    "Report",
+    "SandboxOutcome",
+    "Sender",
+    "Token",
+    "canonicalize",
+    "read_log",
+    "verify_log",
+]
+
 type _Json = bool | int | float | str | Sequence[_Json] | Mapping[str, _Json] | None
 type _Rng = Callable[[int], bytes]
 
@@ -27,7 +59,7 @@ class AgentId:
     def verify(self, message: bytes, signature: bytes) -> None:
         """Check a 64-byte signature by the strict rule, or raise ``InvalidSignature``."""
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __str__(self) -> str: ...
 
 @final
@@ -48,7 +80,7 @@ class Identity:
     @property
     def id(self) -> AgentId: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __reduce__(self) -> NoReturn:
         """A secret key is not pickled."""
 
@@ -63,7 +95,7 @@ class Pattern:
     def witness(self, child: Pattern) -> str | None:
         """A resource that ``child`` matches and this one does not, or None when covered."""
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __str__(self) -> str: ...
 
 def canonicalize(text: str) -> str:
@@ -77,7 +109,7 @@ class Any_:
     """The type of ``ANY``: any arguments, written out."""
 
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 ANY: Final[Any_]
 
@@ -86,7 +118,10 @@ class Grant:
     """One allowance: actions on the resources of a pattern, with ``ANY`` arguments or ``{}``."""
 
     def __new__(
-        cls, resource: str | Pattern, actions: Iterable[str], args: Any_ | Mapping[str, Any] = ...
+        cls,
+        resource: str | Pattern,
+        actions: Iterable[str],
+        args: Any_ | Mapping[str, Any] = ...,
     ) -> Self: ...
     @property
     def resource(self) -> Pattern: ...
@@ -95,7 +130,7 @@ class Grant:
     @property
     def args(self) -> Any_ | dict[str, Any]: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Denial:
@@ -107,7 +142,7 @@ class Denial:
     @property
     def actions(self) -> frozenset[str]: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Limits:
@@ -116,13 +151,13 @@ class Limits:
     def __new__(
         cls,
         *,
-        fuel: int = 0,
-        memory: int = 0,
-        time: timedelta = ...,
-        output: int = 0,
-        hosts: Iterable[str] = (),
-        read: Iterable[str] = (),
-        write: Iterable[str] = (),
+        fuel: int | None = None,
+        memory: int | None = None,
+        time: timedelta | None = None,
+        output: int | None = None,
+        hosts: Iterable[str] | None = None,
+        read: Iterable[str] | None = None,
+        write: Iterable[str] | None = None,
     ) -> Self:
         """Fuel in wasmtime units, memory and output in bytes, time in whole milliseconds.
 
@@ -160,7 +195,7 @@ class Limits:
     @property
     def write(self) -> tuple[str, ...]: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Link:
@@ -195,7 +230,7 @@ class Link:
     @property
     def parent(self) -> bytes | None: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __bytes__(self) -> bytes:
         """The COSE_Sign1 bytes (RFC 9052), which any COSE library verifies."""
 
@@ -211,7 +246,7 @@ class Token:
         allow: Iterable[Grant],
         expires_in: timedelta,
         limits: Limits | None = None,
-        deny: Iterable[Denial] = (),
+        deny: Iterable[Denial] | None = None,
         not_before: datetime | int | None = None,
         depth: int = 0,
         audience: AgentId | None = None,
@@ -226,7 +261,7 @@ class Token:
         *,
         holder: AgentId,
         allow: Iterable[Grant] | None = None,
-        deny: Iterable[Denial] = (),
+        deny: Iterable[Denial] | None = None,
         limits: Limits | None = None,
         expires_in: timedelta | None = None,
         not_before: datetime | int | None = None,
@@ -278,7 +313,7 @@ class Token:
     def __str__(self) -> str:
         """The text form ``moat1.…``: a bearer of it still needs the holder's key."""
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Policy:
@@ -293,7 +328,7 @@ class Policy:
     @property
     def hash(self) -> bytes: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Message:
@@ -309,12 +344,12 @@ class Message:
         action: str,
         resource: str,
         args: Mapping[str, Any] | None = None,
-        payload: bytes = b"",
+        payload: bytes | None = None,
         recipient: AgentId | None = None,
         code: bytes | None = None,
-        causes: Iterable[bytes] = (),
-        labels: Iterable[str] = (),
-        expires_in: timedelta = ...,
+        causes: Iterable[bytes] | None = None,
+        labels: Iterable[str] | None = None,
+        expires_in: timedelta | None = None,
         now: int | None = None,
         rng: _Rng | None = None,
     ) -> bytes:
@@ -364,7 +399,7 @@ class Message:
     def labels(self) -> tuple[str, ...]: ...
     def __bytes__(self) -> bytes: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class Sender:
@@ -385,12 +420,12 @@ class Sender:
         action: str,
         resource: str,
         args: Mapping[str, Any] | None = None,
-        payload: bytes = b"",
+        payload: bytes | None = None,
         recipient: AgentId | None = None,
         code: bytes | None = None,
-        causes: Iterable[bytes] = (),
-        labels: Iterable[str] = (),
-        expires_in: timedelta = ...,
+        causes: Iterable[bytes] | None = None,
+        labels: Iterable[str] | None = None,
+        expires_in: timedelta | None = None,
         now: int | None = None,
     ) -> bytes: ...
     @property
@@ -407,7 +442,7 @@ class Control:
         target: AgentId | bytes,
         *,
         gate: AgentId,
-        expires_in: timedelta = ...,
+        expires_in: timedelta | None = None,
         now: int | None = None,
         rng: _Rng | None = None,
     ) -> bytes: ...
@@ -423,7 +458,7 @@ class Permit:
 
     def __enter__(self) -> Self:
         """Open it, or raise ``Denied`` (``permit_spent``, ``revoked``, ``expired`` …)."""
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, _value: object, _traceback: object) -> None:
         """Append the outcome; raises ``AuditUnavailable`` where that cannot be written."""
     def record(self, result: bytes) -> None:
         """Note the result whose SHA-256 goes into the outcome entry; only while open."""
@@ -468,6 +503,8 @@ class Permit:
     def outcome(self) -> int | None:
         """Index of the outcome entry, once closed."""
     def __reduce__(self) -> NoReturn: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
 
 @final
 class Decision:
@@ -547,6 +584,9 @@ class Gate:
         """Take up a control statement; its entry's index, or raise ``Denied``."""
     def is_revoked(self, target: AgentId | bytes) -> bool:
         """Whether any standing revocation names this agent or link."""
+    def check_revoked(self, token: Token) -> None:
+        """Refuse a token with a revoked agent or link, as a decision would: ``TokenRefused``
+        (``revoked``)."""
     def checkpoint(self) -> Checkpoint: ...
     def prove(self, entry: int, *, size: int | None = None) -> InclusionProof: ...
     def consistency(self, old: int, *, size: int | None = None) -> ConsistencyProof: ...
@@ -569,7 +609,7 @@ class Checkpoint:
     def root(self) -> bytes: ...
     def __str__(self) -> str: ...
     def __hash__(self) -> int: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class InclusionProof:
@@ -696,8 +736,8 @@ class Module:
         self,
         permit: Permit,
         *,
-        stdin: bytes = b"",
-        args: Sequence[str] = (),
+        stdin: bytes | None = None,
+        args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.segment import Segment
 from rich.text import Text
 from rich.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from rich.console import ConsoleOptions, RenderResult
+
     from moat._native import AgentId, Denial, Grant, Limits, Link, Token
 
 WIDTH = 100
 """Columns at most: longer lines are hard to read."""
+FAR = 600
+"""Seconds from which a time to come is told in minutes."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -89,7 +93,8 @@ def moment(second: int) -> str:
 def until(second: int, now: int) -> str:
     """Tell a time as seen from now: ``in 59 min`` or ``5 min ago``."""
     if second > now:
-        return f"in {span(second - now)}"
+        left = second - now
+        return f"in {span(left if left < FAR else -(-left // 60) * 60)}"
     return f"{span(now - second)} ago" if second < now else "now"
 
 
@@ -200,14 +205,43 @@ def _overlaps(parent: Grant, child: Grant) -> bool:
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def fields(rows: Iterable[tuple[str, RenderableType]], *, indent: int = 0) -> RenderableType:
-    """Set names in a dim column, values beside them; long values fold, nothing is cut."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return Padding(table, (0, 0, 0, indent)) if indent else table
+@dataclass(frozen=True)
+class Fields:
+    """Names in a dim column, values folded beside them; a long word is never cut."""
+
+    rows: tuple[tuple[str, str], ...]
+    indent: int = 0
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it, without blanks at the ends of lines."""
+        names = max((len(name) for name, _ in self.rows), default=0)
+        room = max(20, options.max_width - self.indent - names - 2)
+        for name, value in self.rows:
+            lines = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False)
+            for number, line in enumerate(lines or [""]):
+                label = f"{' ' * self.indent}{'' if number else name:{names}}  "
+                yield Text.assemble((label, "dim"), line, no_wrap=True, overflow="ignore")
+
+
+@dataclass(frozen=True)
+class Indented:
+    """Something moved to the right, without blanks at the ends of lines."""
+
+    inner: RenderableType
+    left: int
+
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it."""
+        narrow = options.update(width=options.max_width - self.left)
+        for line in screen.render_lines(self.inner, narrow, pad=False):
+            yield Segment(" " * self.left)
+            yield from line
+            yield Segment.line()
+
+
+def fields(rows: Iterable[tuple[str, str]], *, indent: int = 0) -> Fields:
+    """Set names in a dim column and values beside them."""
+    return Fields(tuple(rows), indent)
 
 
 def token_tree(token: Token, names: Names, now: int) -> RenderableType:
@@ -244,15 +278,15 @@ def _line(label: str, text: str, style: str) -> Text:
 
 
 def _says(entry: Link) -> list[tuple[str, str, str]]:
-    rows = [("allow", "green", grant(one)) for one in entry.allow]
-    rows += [("deny ", "red", grant(one)) for one in entry.deny]
+    rows = [("allow ", "green", grant(one)) for one in entry.allow]
+    rows += [("deny  ", "red", grant(one)) for one in entry.deny]
     rows += [
-        (f"{axis:5}", "dim", amount(axis, value))
+        (f"{axis:6}", "dim", amount(axis, value))
         for axis in (*NUMBERS, *SETS)
         if (value := getattr(entry.limits, axis))
     ]
     if entry.audience:
-        rows.append(("gate ", "dim", str(entry.audience)))
+        rows.append(("gate  ", "dim", str(entry.audience)))
     return rows
 
 

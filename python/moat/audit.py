@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from moat import _files
 from moat._native import Gate, verify_log
-from moat.errors import AuditUnavailable
+from moat.errors import AuditError, AuditUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,7 +112,10 @@ class AuditLog:
         no anchor.
         """
         file = _anchor_file(anchor, log)
-        if anchor is DEFAULT_ANCHOR and file is not None and not file.exists():
+        if file is not None and not file.exists():
+            if anchor is not DEFAULT_ANCHOR:
+                message = f"there is no anchor at `{file}`; name the one kept for this log"
+                raise AuditError(message)
             file = None
         return verify_log(path, log, anchor=file, progress=progress)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from moat import (
@@ -170,6 +169,10 @@ class Stage:
         """Who is who."""
         return _show.Names({one.id: name for name, one in self.agents.items()})
 
+    def short(self, path: Path) -> str:
+        """Tell a path, below the state folder if it is there."""
+        return str(path.relative_to(self.home) if path.is_relative_to(self.home) else path)
+
     def close(self) -> None:
         """Let go of the gate."""
         self.moat.close()
@@ -187,6 +190,15 @@ class Stage:
         decision = self.moat.pep.decide(wire)
         scene.happened = "allowed" if decision.allowed else f"denied: {decision.reason}"
         scene.reason, scene.entry, scene.detail = decision.reason, decision.entry, decision.detail
+        for name, one in self.agents.items():
+            scene.detail = scene.detail and scene.detail.replace(f"`{one.id}`", name)
+        scene.output = decision.explain().splitlines()
+        if decision.link is not None:
+            chain = ("root", *AGENTS)[decision.link :]
+            rows = [("link", f"{decision.link}, {chain[0]} to {chain[1]}")]
+            facts = (("caveat", decision.caveat), ("witness", decision.witness))
+            rows += [(key, fact) for key, fact in facts if fact is not None]
+            scene.picture = _show.fields(rows)
         return decision
 
     def seal(self, sender: str, token: Token, action: str, resource: str) -> bytes:
@@ -252,7 +264,7 @@ def _delegation(stage: Stage, scene: Scene) -> None:
 
 def _work(stage: Stage, scene: Scene) -> None:
     files = sorted(p for p in stage.folder.iterdir() if p.is_file() and not p.is_symlink())[:FILES]
-    where = f"{len(files)} files of {stage.folder}"
+    where = f"{len(files)} files of {stage.short(stage.folder)}"
     scene.attempted = f"worker's code looks for `{stage.word}` in {where}"
     scene.expected = "ok"
     outcome = stage.read(scene, stage.word, *map(str, files))
@@ -295,7 +307,6 @@ def _not_granted(stage: Stage, scene: Scene) -> None:
     scene.expected = "denied: not_granted"
     token = stage.tokens["worker"]
     decision = stage.ask(scene, stage.seal("worker", token, "send", "tool://mail/outbox"))
-    scene.output = decision.explain().splitlines()
     stage.denied = decision.entry
 
 
@@ -444,19 +455,20 @@ def _tell(screen: Console | None, number: int, scene: Scene) -> None:
     screen.print(Text.assemble((f"{number:>2}  ", "dim"), (scene.title, "bold")))
     mark = ("✓ ", "bold green") if scene.ok else ("✗ ", "bold red")
     said = Text.assemble(mark, (scene.happened, "green" if scene.ok else "red"))
-    if scene.entry is not None:
+    if scene.entry is not None and "entry" not in scene.happened:
         said.append(f"  entry {scene.entry}", style="dim")
     parts: list[RenderableType] = [Text(scene.attempted), said]
     if not scene.ok:
         parts.append(Text(f"expected {scene.expected}", style="red"))
     if scene.detail:
         parts.append(Text(scene.detail, style="dim"))
-    parts += [Text(line, style="dim") for line in scene.output[:SHOWN]]
-    if len(scene.output) > SHOWN:
-        parts.append(Text(f"… {len(scene.output) - SHOWN} more lines", style="dim"))
     if scene.picture is not None:
         parts.append(scene.picture)
-    screen.print(Padding(Group(*parts), (0, 0, 0, 4)))
+    else:
+        parts += [Text(line, style="dim") for line in scene.output[:SHOWN]]
+        if len(scene.output) > SHOWN:
+            parts.append(Text(f"… {len(scene.output) - SHOWN} more lines", style="dim"))
+    screen.print(_show.Indented(Group(*parts), 4))
 
 
 def _end(screen: Console | None, scenes: list[Scene], took: float, kept: Stage | None) -> None:

@@ -218,8 +218,8 @@ class Config:
     def to_bytes(self) -> bytes:
         """Write JSON with sorted keys and no spaces, one line."""
         fields = {
-            "operators": sorted(map(str, self.operators)),
-            "roots": sorted(map(str, self.roots)),
+            "operators": sorted({str(key) for key in self.operators}),
+            "roots": sorted({str(key) for key in self.roots}),
             "version": CONFIG_VERSION,
         }
         return json.dumps(fields, separators=(",", ":"), sort_keys=True).encode() + b"\n"

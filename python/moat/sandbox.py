@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moat._native import Module
 from moat.errors import SandboxError
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from moat._native import Permit, SandboxOutcome
+
+PROGRAM: Final = "main"
+"""What every guest sees as its own name: the first of its arguments, by C's custom."""
 
 
 class Sandbox:
@@ -46,10 +49,10 @@ class Sandbox:
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, log the outcome and return it.
 
-        The guest sees ``stdin``, ``args`` (after a program name), ``env`` and the directories of
-        ``permit.limits``, and nothing else. However the guest ends is an outcome and no
+        The guest sees ``stdin``, ``args`` (after a program name, ``main``), ``env`` and the
+        directories of ``permit.limits``, and nothing else. However it ends is an outcome and no
         exception; ``outcome.check()`` raises unless it ended well. Raises ``Denied`` where the
         permit is for other code or is spent, and ``AuditUnavailable`` where the outcome cannot
         be written.
         """
-        return self._module.run(permit, stdin=stdin, args=args, env=env)
+        return self._module.run(permit, stdin=stdin, args=[PROGRAM, *args], env=env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import forge
@@ -262,7 +263,7 @@ def _chain() -> Iterator[Case]:
     usurped = PLAIN.then(WORKER, issuer=STRANGER)
     yield token("issuer not the holder", "a link is its holder's", usurped, lost, link=1)
     three = PAIR.then(STRANGER)
-    swapped = three.of([three.links[0], three.links[2], three.links[1]])
+    swapped = replace(three, links=(PLAIN.links[0], three.links[2], three.links[1]), holder=WORKER)
     yield token("reordered", "links follow one another", swapped, lost, link=1)
     yield token(
         "link left out", "links follow one another", three.of(three.links[::2]), lost, link=1
@@ -341,7 +342,7 @@ def _widened() -> Iterator[Case]:
     bound = first(aud=GATE.public)
     shut = first(allow=(("tool://search/**", ("call", "list"), {}),))
     wide: tuple[tuple[str, forge.Chain, dict[str, Any]], ...] = (
-        ("resource", PLAIN, {"allow": (("tool://**", ("call",), "any"),)}),
+        ("resource", PLAIN, {"allow": (("tool://*/**", ("call",), "any"),)}),
         ("resource", PLAIN, {"allow": (("tool://other", ("call",), "any"),)}),
         ("resource", PLAIN, {"allow": (("https://search/web", ("call",), "any"),)}),
         ("action", PLAIN, {"allow": (("tool://search/web", ("call", "delete"), "any"),)}),

@@ -1,9 +1,10 @@
 /* Does one thing to files and exits with 0 or the errno of what failed.
  *
- *   files read|list|make|append|cut|mkdir|rmdir|unlink|stat|many PATH
+ *   files read|list|make|append|cut|touch|mkdir|rmdir|unlink|stat|many PATH
  *   files rename|link|symlink FROM TO
  *   files raw PATH            read PATH through descriptor 3, asking for no rights at all
  *   files raw-read PATH       the same, asking for the right to read
+ *   files raw-cut PATH        open PATH through descriptor 3 to empty it, asking for no rights
  *   files sub DIR PATH        open DIR through descriptor 3 as a directory, then read PATH in it
  *   files renumber PATH       move descriptor 3 to 4 and read PATH through it
  */
@@ -55,11 +56,13 @@ static int many(const char *path) {
 
 static int one(const char *what, const char *path) {
     struct stat stat_;
+    int fd;
     if (!strcmp(what, "read")) return copy_out(open(path, O_RDONLY));
     if (!strcmp(what, "list")) return list(path);
     if (!strcmp(what, "make")) return put_in(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
     if (!strcmp(what, "append")) return put_in(open(path, O_WRONLY | O_APPEND));
     if (!strcmp(what, "cut")) return failed(truncate(path, 0));
+    if (!strcmp(what, "touch")) return failed(utimensat(AT_FDCWD, path, NULL, 0));
     if (!strcmp(what, "mkdir")) return failed(mkdir(path, 0700));
     if (!strcmp(what, "rmdir")) return failed(rmdir(path));
     if (!strcmp(what, "unlink")) return failed(unlink(path));
@@ -67,6 +70,7 @@ static int one(const char *what, const char *path) {
     if (!strcmp(what, "many")) return many(path);
     if (!strcmp(what, "raw")) return read_at(3, path, 0);
     if (!strcmp(what, "raw-read")) return read_at(3, path, __WASI_RIGHTS_FD_READ);
+    if (!strcmp(what, "raw-cut")) return open_at(3, path, __WASI_OFLAGS_TRUNC, 0, &fd);
     if (!strcmp(what, "renumber")) {
         int code = __wasi_fd_renumber(3, 4);
         return code ? code : read_at(4, path, __WASI_RIGHTS_FD_READ);

@@ -15,6 +15,7 @@ import forge
 from moat import (
     AgentId,
     Checkpoint,
+    ConsistencyProof,
     Grant,
     Identity,
     InclusionProof,
@@ -51,12 +52,12 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     """A gate with a few lines in its log."""
     signer = Identity.from_pem("gate", GATE.pem())
     folder = tmp_path_factory.mktemp("laws") / "log"
-    gate = Gate.open(folder, signer, anchor=None, now=forge.NOW)
+    gate = Gate.open(folder, signer, anchor=None, clock=lambda: forge.NOW)
     gate.arm(policy=Policy.CHAIN_ONLY, roots=[ROOT_ID], operators=[])
     wires = [forge.message(CHAIN, GATE.public, stream=bytes(16), number=n) for n in range(5)]
     assert all(decision.allowed for decision in gate.decide_many(wires, now=forge.NOW))
     yield gate
-    gate.close(now=forge.NOW)
+    gate.close()
 
 
 CBOR = st.recursive(
@@ -103,7 +104,8 @@ def test_no_text_crashes_a_parser(text: str) -> None:
         canonicalize,
         lambda text: Identity.from_pem("a", text),
         lambda text: Identity.from_pem(text, PEM),
-        lambda text: InclusionProof.parse(text, b"line"),
+        InclusionProof.parse,
+        ConsistencyProof.parse,
         lambda text: Pattern("tool://**").matches(text),
         lambda text: Grant(text, {"call"}),
         lambda text: Grant("tool://a", {text}),
@@ -217,22 +219,60 @@ def test_an_edited_checkpoint_says_the_same_or_is_refused(gate: Gate, edit: Edit
     )
 
 
-@given(EDITS, EDITS)
-def test_an_edited_proof_or_line_is_refused(gate: Gate, edit: Edit, line_edit: Edit) -> None:
+@given(EDITS)
+def test_an_edited_proof_says_the_same_or_is_refused(gate: Gate, edit: Edit) -> None:
     checkpoint = gate.checkpoint()
     proof = gate.prove(3, size=checkpoint.size)
-    text = proof.to_text(checkpoint)
-    line = line_edit.on(proof.line)
-    if line != proof.line:
-        moved = attempt(lambda: InclusionProof.parse(text, line))
-        assert moved is None or refuses(moved, checkpoint, gate.id)
     try:
-        spoiled = edit.on(text.encode()).decode()
+        text = edit.on(str(proof).encode()).decode()
     except UnicodeDecodeError:
         return
-    other = attempt(lambda: InclusionProof.parse(spoiled, proof.line))
-    if other is not None and not refuses(other, checkpoint, gate.id):
-        assert (other.index, other.hashes) == (proof.index, proof.hashes)
+    edited = attempt(lambda: InclusionProof.parse(text))
+    if edited is not None and not refuses(edited, checkpoint, gate.id):
+        assert (edited.index, edited.line, edited.hashes) == (
+            proof.index,
+            proof.line,
+            proof.hashes,
+        )
+
+
+@pytest.fixture(scope="module")
+def early(gate: Gate) -> Checkpoint:
+    """A checkpoint of the log before its last lines."""
+    checkpoint = gate.checkpoint()
+    wire = forge.message(CHAIN, GATE.public, stream=bytes(16), number=99)
+    assert gate.decide(wire, now=forge.NOW).allowed
+    return checkpoint
+
+
+@given(EDITS)
+def test_an_edited_consistency_proof_says_the_same_or_is_refused(
+    gate: Gate, early: Checkpoint, edit: Edit
+) -> None:
+    new = gate.checkpoint()
+    proof = gate.consistency(early.size, size=new.size)
+    proof.verify(early, new, log=gate.id)
+    try:
+        text = edit.on(str(proof).encode()).decode()
+    except UnicodeDecodeError:
+        return
+    edited = attempt(lambda: ConsistencyProof.parse(text))
+    if edited is None or attempt(lambda: edited.verify(early, new, log=gate.id) or True) is None:
+        return
+    assert (edited.old, edited.new, edited.hashes) == (proof.old, proof.new, proof.hashes)
+
+
+@given(st.integers(1, 8), st.integers(1, 8))
+def test_proofs_have_one_text_form(gate: Gate, one: int, other: int) -> None:
+    size = len(gate)
+    old, new = sorted((min(one, size), min(other, size)))
+    included = gate.prove(old - 1, size=size)
+    assert str(InclusionProof.parse(str(included))) == str(included)
+    consistent = gate.consistency(old, size=new)
+    assert str(ConsistencyProof.parse(str(consistent))) == str(consistent)
+    checkpoint = gate.checkpoint()
+    assert Checkpoint.parse(str(checkpoint)) == checkpoint
+    assert str(Checkpoint.parse(str(checkpoint))) == str(checkpoint)
 
 
 def refuses(proof: InclusionProof, checkpoint: Checkpoint, log: AgentId) -> bool:

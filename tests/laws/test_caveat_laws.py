@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
 from itertools import count, pairwise
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,18 +18,21 @@ from strategies import (
     ROOT,
     WORKER,
     Asked,
+    a_request,
     asked_chains,
+    beside,
     chain_of,
     chains,
     model,
     narrowed,
     pairs,
+    some_terms,
     terms,
 )
 
 import forge
 from moat import ANY, AgentId, Denial, Grant, Identity, Limits, Policy, Token
-from moat._native import Gate
+from moat._native import AXES, Gate
 from moat.errors import AttenuationViolation
 from reference import caveats as reference
 from reference import patterns
@@ -188,10 +193,10 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     """A gate that trusts one root."""
     signer = Identity.from_pem("gate", GATE.pem())
     folder = tmp_path_factory.mktemp("laws") / "log"
-    gate = Gate.open(folder, signer, anchor=None, now=forge.NOW)
+    gate = Gate.open(folder, signer, anchor=None, clock=lambda: forge.NOW)
     gate.arm(policy=Policy.CHAIN_ONLY, roots=[ROOT_ID], operators=[])
     yield gate
-    gate.close(now=forge.NOW)
+    gate.close()
 
 
 NUMBERS = count()
@@ -289,3 +294,17 @@ def native_limits(stated: forge.Terms) -> Limits:
         read=stated.read,
         write=stated.write,
     )
+
+
+def test_the_laws_are_tried_on_every_axis_and_every_answer() -> None:
+    """What is drawn above is neither always narrower nor always refused."""
+    seen: Counter[str] = Counter()
+    for seed in range(3000):
+        r = Random(seed)
+        parent = some_terms(r)
+        child = beside(r, parent)
+        seen.update(reference.widened(model(parent), model(child)) or ["covered"])
+        chain = [model(parent), model(child)]
+        seen[str(reference.chain_permits(chain, *a_request(r, child)))] += 1
+    assert seen.keys() == {*AXES, "covered", "True", "False"} - {"attestations"}
+    assert min(seen.values()) >= 10, seen

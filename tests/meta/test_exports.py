@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata, resources
 
 import pytest
 
 import moat
-from moat import errors
+from moat import _native, errors
 
 SURFACE = """
     ANY AgentId AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken Checkpoint
@@ -19,6 +22,15 @@ SURFACE = """
     SandboxError SandboxOutcome Sender Session Token TokenRefused UnknownHandle __version__
     canonicalize errors tool
 """.split()  # noqa: SIM905 - a list that a person reads
+
+
+@cache
+def prose() -> dict[str, str]:
+    """What the stub says of each class and function."""
+    stub = (resources.files("moat") / "_native.pyi").read_text()
+    tree = ast.parse(re.sub("^type ", "", stub, flags=re.MULTILINE))  # 3.11 has no `type`
+    named = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    return {node.name: ast.get_docstring(node) or "" for node in named}
 
 
 def run(code: str) -> str:
@@ -35,8 +47,17 @@ def test_the_public_names_are_the_written_ones():
 @pytest.mark.parametrize("name", SURFACE)
 def test_every_public_name_is_there_and_says_what_it_is(name):
     value = getattr(moat, name)
-    if name not in {"ANY", "REASONS", "__version__"}:
+    if name not in {"REASONS", "__version__"}:
         assert value.__doc__
+
+
+@pytest.mark.parametrize("name", _native.__all__)
+def test_a_native_name_says_at_run_time_what_the_stub_says(name):
+    """Its first paragraph; the rest is in the stub alone."""
+    if said := prose().get(name):
+        assert getattr(_native, name).__doc__.split() == said.partition("\n\n")[0].split()
+    else:
+        assert name in {"ANY", "AXES", "REASONS"}
 
 
 def test_every_exception_is_public():

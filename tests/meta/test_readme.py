@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from guests.build import wat
+from moat import AuditLog
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
@@ -18,18 +19,18 @@ def blocks(language: str) -> list[str]:
 
 def test_the_example_runs(tmp_path, monkeypatch):
     (example,) = blocks("python")
-    (tmp_path / "search.wasm").write_bytes(wat("echo"))
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(example, "README.md", "exec"), names)
-    assert names["outcome"].check().stdout == b'{"q":"moat"}'
-    assert names["pep"].id == names["gate"].id
     names["audit"].close()
-    assert names["AuditLog"].verify("state/gates/main/log", log=names["gate"].id).entries > 0
+    assert b"what a moat is for" in names["outcome"].check().stdout
+    assert names["permit"].limits == names["narrow"].limits
+    report = AuditLog.verify("state/gates/main/log", log=names["gate"].id)
+    assert report.entries == report.signed == report.anchored > names["permit"].outcome
 
 
-def test_there_are_two_commands():
-    first, second = (block.strip() for block in blocks("sh"))
+def test_the_first_two_commands_install_and_run_and_test():
+    first, second, *_ = (block.strip() for block in blocks("sh"))
     assert first == "pip install . && moat demo"
     assert re.fullmatch(r"pip install [^\n]*\[test\][^\n]* && python -m pytest[^\n]*", second)
 

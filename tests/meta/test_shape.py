@@ -45,9 +45,11 @@ def test_files_are_under_500_lines():
 
 
 def test_lines_are_at_most_100_columns():
+    """Rust's tests may have longer rows of data; rustfmt keeps their code."""
     wide = [
         f"{name}:{number}"
         for name, text in texts(*SOURCES)
+        if not re.fullmatch(r"rust/.*/tests?(/.*|\.rs)", name)
         for number, line in enumerate(text.splitlines(), 1)
         if len(line) > 100
     ]
@@ -67,7 +69,7 @@ def test_python_functions_are_under_70_lines():
 
 def test_rust_functions_are_under_70_lines():
     """A function starts at its ``fn`` and ends at the brace in the same column."""
-    body = re.compile(r"(?ms)^( *)(?:pub(?:\([a-z]+\))? )?(?:const )?fn (\w+)(.*?)^\1\}")
+    body = re.compile(r"(?ms)^( *)(?:pub(?:\([a-z]+\))? )?(?:const )?fn (\w+)[^;{]*\{.*?^\1\}")
     long = [
         f"{name} {found[2]}"
         for name, text in texts(".rs")
@@ -79,7 +81,7 @@ def test_rust_functions_are_under_70_lines():
 
 def test_no_file_knows_the_machine_it_was_written_on():
     homes = "|".join(("/" + "work/", "/" + "root/", "/" + "home/", "/" + "Users/", "/" + "tmp/b"))
-    known = re.compile(rf"(?:{homes})[\w.]")
+    known = re.compile(rf"(?<!\w)(?:{homes})[\w.]")
     found = []
     for path in files():
         if path.suffix in {".wasm", ".bin"}:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from threats.world import World
+pytest.register_assert_rewrite("threats.world", "threats.victim")
+
+from threats.world import World  # noqa: E402 - after its assertions are made to explain themselves
 
 
 @pytest.fixture

@@ -154,12 +154,13 @@ def test_links_in_another_order(world: World) -> None:
     chain = world.chain()
     a, b, c = chain.links
     world.allow(world.ask(chain))
-    for links, reason, at in [
-        ((a, c, b), "broken_chain", 1),
-        ((b, a, c), "unknown_root", 0),
-        ((c, b, a), "unknown_root", 0),
+    for links, sender, reason, at in [
+        ((a, c, b), RESEARCHER, "broken_chain", 1),
+        ((b, a, c), WORKER, "unknown_root", 0),
+        ((c, b, a), PLANNER, "unknown_root", 0),
     ]:
-        world.refuse(world.ask(chain.of(links)), reason, link=at)
+        wire = world.ask(chain.of(links), forged={"sender": sender})
+        world.refuse(wire, reason, link=at)
 
 
 def test_links_that_stand_twice(world: World) -> None:
@@ -208,8 +209,7 @@ def test_sixteen_links_are_the_most(world: World) -> None:
 def test_a_chain_of_ten_thousand_links(world: World) -> None:
     chain = _long(2)
     world.refuse(world.ask(chain.of([*chain.links] * 5_000)), "too_large")
-    tiny = forge.wire(forge.cbor([b""] * 10_000), b"")
-    world.refuse(tiny, "too_large")
+    world.refuse(world.ask(chain.of([b""] * 10_000)), "too_large")
 
 
 def test_a_chain_of_too_many_bytes(world: World) -> None:

@@ -14,7 +14,7 @@ DAY = 86_400
 
 def test_a_clock_within_the_skew_of_the_log(world: World) -> None:
     world.allow(world.ask())
-    world.allow(world.ask(now=NOW - 60), now=NOW - 59)
+    world.allow(world.ask(now=NOW - 60, lifetime=120), now=NOW - 59)
     assert [entry["t"] for entry in world.entries()] == sorted(e["t"] for e in world.entries())
 
 

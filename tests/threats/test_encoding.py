@@ -344,7 +344,7 @@ def test_a_message_of_more_than_one_mebibyte(world: World) -> None:
 
 def test_a_link_of_more_than_eight_kibibytes(world: World) -> None:
     def sized(extra: int) -> forge.Chain:
-        long = tuple((f"tool://a/{n:02}{'x' * 400}", ("call",), "any") for n in range(16))
+        long = tuple((f"tool://a/{n:02}{'x' * 400}", ("call",), "any") for n in range(17))
         last = (f"tool://b/{'x' * extra}", ("call",), "any")
         return forge.first(ROOT, WORKER, allow=(*long, last, *forge.Terms().allow))
 

@@ -116,7 +116,11 @@ def test_an_honest_log_verifies_and_opens(folder: Path, anchor: Path) -> None:
 
 
 def test_one_byte_of_any_line_edited(folder: Path, anchor: Path) -> None:
-    """Every line, at places spread over index, time, hash, kind, body and MAC."""
+    """Every line, at places spread over index, time, hash, kind, body and MAC.
+
+    The first line that is wrong is named. Where the two last lines contradict each other and
+    there is no third to side with one of them, it is one of the two.
+    """
     good = read(folder)
     for at, line in enumerate(good):
         for place in range(0, len(line), max(1, len(line) // 40)):
@@ -127,10 +131,11 @@ def test_one_byte_of_any_line_edited(folder: Path, anchor: Path) -> None:
             write(folder, [*good[:at], bytes(edited), *good[at + 1 :]])
             with pytest.raises(AuditError) as found:
                 check(folder, anchor)
-            if isinstance(found.value, ChainBroken):
-                assert found.value.index == at, (at, place)
+            if at < len(good) - 2:
+                assert isinstance(found.value, ChainBroken)
+                assert found.value.index == at, place
             else:
-                assert at == len(good) - 1
+                assert getattr(found.value, "index", at) >= len(good) - 2, place
     write(folder, good)
     check(folder, anchor)
 
@@ -178,7 +183,7 @@ def test_a_line_inserted(folder: Path, anchor: Path) -> None:
         for inserted in (good[at], good[-1]):
             write(folder, [*good[:at], inserted, *good[at:]])
             detected(folder, anchor)
-        write(folder, chained([*good[:at], good[at], *good[at:]], at))
+        write(folder, chained([*good[:at], good[at - 1], *good[at:]], at))
         detected(folder, None)
 
 

@@ -227,7 +227,7 @@ def test_traversal_strings_of_others_are_refused_or_stay_confined(world: World) 
     ]  # fmt: skip
     decisions = world.gate.decide_many(wires, now=NOW)
     allowed = {str(d.resource) for d in decisions if d.allowed}
-    assert {d.reason for d in decisions} == {None, "malformed"}
+    assert {d.reason for d in decisions} <= {None, "malformed", "too_large"}
     assert all(_confined(resource) for resource in allowed)
     assert len(allowed) < len(texts) / 10
 

@@ -36,7 +36,7 @@ def refuse_child(world: World, caveat: str, **wider: Any) -> None:
 
 
 def test_a_wider_resource(world: World) -> None:
-    refuse_child(world, "resource", allow=(DATA, ("tool://**", ("call",), "any"), SEARCH))
+    refuse_child(world, "resource", allow=(DATA, ("tool://*/**", ("call",), "any"), SEARCH))
 
 
 def test_another_resource(world: World) -> None:

@@ -25,7 +25,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     """A gate that has decided enough messages for a tree of more than 64 leaves."""
     signer = Identity.from_pem("gate", GATE.pem())
     folder: Path = tmp_path_factory.mktemp("merkle") / "log"
-    gate = Gate.open(folder, signer, anchor=None, now=forge.NOW)
+    gate = Gate.open(folder, signer, anchor=None, clock=lambda: forge.NOW)
     gate.arm(policy=Policy.CHAIN_ONLY, roots=[AgentId.from_bytes(ROOT.public)], operators=[])
     chain, stream = forge.first(ROOT, AGENT), bytes(16)
     wires = [
@@ -33,7 +33,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     ]
     assert all(decision.allowed for decision in gate.decide_many(wires, now=forge.NOW))
     yield gate
-    gate.close(now=forge.NOW)
+    gate.close()
 
 
 @pytest.fixture(scope="module")

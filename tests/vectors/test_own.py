@@ -49,7 +49,8 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     """A fresh gate with the document's keys; all documents name the same ones."""
     document = DOCUMENTS["token"]
     signer = Identity.from_pem("gate", forge.key(document["gate"]).pem())
-    gate = Gate.open(tmp_path / "log", signer, anchor=None, now=forge.NOW - 100)
+    # The clock stands behind every case's, so that each step's own ``now`` is the latest.
+    gate = Gate.open(tmp_path / "log", signer, anchor=None, clock=lambda: forge.NOW - 100)
     gate.arm(
         policy=Policy.CHAIN_ONLY,
         roots=[agent(name) for name in document["roots"]],

@@ -64,7 +64,7 @@ static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 static bool holds(const char *text, size_t len, const char *word) {
     size_t n = strlen(word);
     for (size_t i = 0; n > 0 && i + n <= len; i++)
-        if (memcmp(text + i, word, n) == 0) return true;
+        if (text[i] == word[0] && memcmp(text + i, word, n) == 0) return true;
     return false;
 }
 

@@ -21,7 +21,7 @@ from moat.keystore import KeyStore
 from moat.runtime import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from rich.console import Console
 
@@ -141,15 +141,25 @@ def common(*, gate: bool = False) -> Callable[[Callable[..., None]], Callable[..
     return wrap
 
 
+def read_input(name: str, most: int) -> bytes:
+    """Read a whole file, or standard input for ``-``; too large is a failure."""
+    if name == "-":
+        data = sys.stdin.buffer.read(most + 1)
+    else:
+        with Path(name).open("rb") as file:
+            data = file.read(most + 1)
+    if len(data) > most:
+        message = f"`{name}` is larger than {_show.size(most)}"
+        fail("too_large", message, "give a smaller file")
+    return data
+
+
 def read_token(text: str) -> Token:
     """Read a token given as its text, a file, or ``-`` for standard input."""
     if text.startswith("moat1."):
         return Token.parse(text)
-    if text == "-":
-        return Token.parse(sys.stdin.read(TOKEN_BYTES).strip())
     try:
-        with Path(text).open("rb") as file:
-            data = file.read(TOKEN_BYTES)
+        data = read_input(text, TOKEN_BYTES)
     except FileNotFoundError:
         message = f"`{text}` is no file, and no token either"
         fail("no_token", message, "give a file, `-` or text that starts `moat1.`")
@@ -176,14 +186,15 @@ def report(error: BaseException, *, as_json: bool) -> NoReturn:
 def _tell(made: failure.CommandError, screen: Console) -> None:
     word = "denied" if made.exit == failure.DENIED or made.facts.get("reason") else "error"
     screen.print(Text.assemble((f"{word}: ", "bold red"), made.message), soft_wrap=True)
-    rows = [(key, str(made.facts[key])) for key in _TOLD if made.facts.get(key) is not None]
+    told = {key: made.facts[key] for key in _TOLD if made.facts.get(key) is not None}
+    rows = [(key, str(fact)) for key, fact in told.items() if f"`{fact}`" not in made.message]
     if made.next:
         rows.append(("next", made.next))
     if rows:
         screen.print(_show.fields(rows, indent=2))
 
 
-_TOLD: Sequence[str] = (
-    "stage", "reason", "action", "resource", "link", "caveat", "witness", "entry", "index",
+_TOLD = (
+    "reason", "stage", "action", "resource", "link", "caveat", "witness", "entry", "index",
     "limit", "status", "exit_code",
 )  # fmt: skip

@@ -17,14 +17,14 @@ from moat import AgentId, AuditLog, Checkpoint, InclusionProof, _files, _show
 from moat._native import read_log
 from moat.audit import DEFAULT_ANCHOR
 from moat.cli import failure
-from moat.cli.app import App, common, dumps
+from moat.cli.app import App, common, dumps, read_input
 from moat.cli.failure import CommandError, fail
 from moat.errors import MalformedInput, MoatError
 from moat.keystore import KeyStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import BinaryIO, TextIO, Unpack
+    from typing import Unpack
 
     from rich.console import Console
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 LONG = 16 << 20
 """Bytes from which a log takes long enough for a progress bar."""
 PROOF_BYTES = 1 << 20
-PAGE = 50_000
-"""Lines read at a time; every page is found by reading from the beginning."""
 
 
 @click.group()
@@ -42,25 +40,16 @@ def audit() -> None:
     """Verify a gate's log, read it, and prove to others what it says."""
 
 
-def elsewhere(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--log`` and ``--key``, for a log that lies outside a state folder."""
-    options = [
-        click.option(
-            "--log", type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="A log directory; left out, the gate's own.",
-        ),
-        click.option("--key", metavar="DID", help="The gate's key; left out, the gate's own."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+LOG = click.option(
+    "--log",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A log directory; left out, the gate's own.",
+)
+KEY = click.option("--key", metavar="DID", help="The gate's key; left out, the gate's own.")
 
 
-def _place(app: App, log: Path | None, key: str | None) -> tuple[Path, AgentId]:
-    """Say where the log lies and whose it is."""
-    if log is None:
-        log = app.require_state() / "gates" / app.gate / "log"
-    return log, _key(app, key)
+def _folder(app: App, log: Path | None) -> Path:
+    return log or app.require_state() / "gates" / app.gate / "log"
 
 
 def _key(app: App, key: str | None) -> AgentId:
@@ -73,7 +62,8 @@ def _key(app: App, key: str | None) -> AgentId:
 
 
 @audit.command()
-@elsewhere
+@LOG
+@KEY
 @click.option("--anchor", type=click.Path(dir_okay=False, path_type=Path), help="Anchor file.")
 @click.option("--no-anchor", is_flag=True, help="Compare with no anchor, and say so.")
 @common(gate=True)
@@ -84,7 +74,7 @@ def verify(
 
     Says what it could not check. Exit code 4 means that the log is not what its gate wrote.
     """
-    folder, gate = _place(app, log, key)
+    folder, gate = _folder(app, log), _key(app, key)
     compare = None if no_anchor else anchor or DEFAULT_ANCHOR
     try:
         with _progress(folder) as progress:
@@ -101,6 +91,7 @@ def verify(
         "signed": report.signed,
         "anchored": report.anchored,
         "torn": report.torn,
+        "kinds": report.kinds,
         "unchecked": list(report.unchecked),
     }
     app.emit(document, lambda screen: _verified(screen, report))
@@ -108,7 +99,8 @@ def verify(
 
 def _verified(screen: Console, report: Report) -> None:
     screen.print(f"✓ {report.entries} entries hold, {_show.size(report.bytes)}", style="green")
-    rows = [("root", report.root.hex()), ("last", _show.moment(report.time))]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.kinds.items()))
+    rows = [("root", report.root.hex()), ("last", _show.moment(report.time)), ("kinds", kinds)]
     if report.signed is not None:
         rows.append(("checkpoint", f"the gate signed the first {report.signed}"))
     if report.anchored is not None:
@@ -154,21 +146,18 @@ class Filters(TypedDict):
 
 
 @audit.command()
-@elsewhere
+@LOG
 @click.option("--kind", help="Only this kind: decision, outcome, control, link …")
 @click.option("--agent", metavar="NAME|DID", help="Only lines that name this agent.")
 @click.option("--denied", is_flag=True, help="Only denials.")
 @click.option("--last", type=click.IntRange(0), default=50, show_default=True, help="0 is all.")
 @common(gate=True)
-def show(
-    app: App, *, log: Path | None, key: str | None, last: int, **wanted: Unpack[Filters]
-) -> None:
+def show(app: App, *, log: Path | None, last: int, **wanted: Unpack[Filters]) -> None:
     """Read the log, newest last. Nothing is verified here: `moat audit verify` does that."""
-    folder, gate = _place(app, log, key)
     agent = None if wanted["agent"] is None else str(app.agent(wanted["agent"]))
     found: Iterable[dict[str, Any]] = (
         entry
-        for entry in _entries(folder, gate)
+        for entry in map(_entry, read_log(_folder(app, log)))
         if (wanted["kind"] in {None, entry["kind"]})
         and (agent is None or agent in _strings(entry["body"]))
         and (not wanted["denied"] or entry["body"].get("allow") is False)
@@ -176,21 +165,13 @@ def show(
     kept = list(deque(found, maxlen=last) if last else found)
 
     def table(screen: Console) -> None:
-        names = {str(key): name for key, name in app.names().known.items()}
+        names = _texts(app)
         for entry in kept:
             screen.print(_row(entry, names), soft_wrap=True)
         if not kept:
             screen.print("no such entry", style="dim")
 
     app.emit({"entries": kept}, table)
-
-
-def _entries(folder: Path, gate: AgentId) -> Iterator[dict[str, Any]]:
-    """Read lines in pages: a log is longer than memory."""
-    start = 0
-    while page := read_log(folder, gate, start=start, limit=PAGE):
-        yield from map(_entry, page)
-        start += len(page)
 
 
 def _entry(line: bytes) -> dict[str, Any]:
@@ -219,6 +200,10 @@ def _strings(value: object) -> Iterator[str]:
         case list():
             for inner in value:
                 yield from _strings(inner)
+
+
+def _texts(app: App) -> dict[str, str]:
+    return {str(key): name for key, name in app.names().known.items()}
 
 
 def _row(entry: dict[str, Any], names: dict[str, str]) -> Text:
@@ -295,14 +280,14 @@ def prove(app: App, entry: int, out: Path | None) -> None:
 
 
 @audit.command()
-@click.argument("proof", type=click.File("rb"))
-@click.option("--key", metavar="DID", help="The gate's key; left out, that of the gate here.")
+@click.argument("proof")
+@KEY
 @common(gate=True)
-def check(app: App, proof: BinaryIO, key: str | None) -> None:
+def check(app: App, proof: str, key: str | None) -> None:
     """Check PROOF, a file from `moat audit prove`, with nothing but the gate's public key."""
     gate = _key(app, key)
     try:
-        made = InclusionProof.parse(proof.read(PROOF_BYTES).decode())
+        made = InclusionProof.parse(read_input(proof, PROOF_BYTES).decode())
         made.verify(made.checkpoint, log=gate)
     except (MoatError, UnicodeDecodeError) as error:
         wrapped = error if isinstance(error, MoatError) else MalformedInput("the proof is no text")
@@ -318,37 +303,40 @@ def check(app: App, proof: BinaryIO, key: str | None) -> None:
     def tell(screen: Console) -> None:
         of = f"entry {made.index} is in the log of {made.checkpoint.size} that the gate signed"
         screen.print(f"✓ {of}", style="green")
-        screen.print(_row(_entry(made.line), {}), soft_wrap=True)
+        screen.print(_row(_entry(made.line), _texts(app)), soft_wrap=True)
 
     app.emit(document, tell)
 
 
 @audit.command()
 @click.option(
-    "--extends", "old", type=click.File("r"),
+    "--extends", "old", metavar="FILE",
     help="A checkpoint kept earlier; prove that the log still begins with what it covers.",
 )  # fmt: skip
 @common(gate=True)
-def checkpoint(app: App, old: TextIO | None) -> None:
+def checkpoint(app: App, old: str | None) -> None:
     """Print a signed checkpoint: keep one elsewhere, and nobody can rewrite what it covers."""
-    earlier = None if old is None else Checkpoint.parse(old.read(PROOF_BYTES))
+    text = None if old is None else read_input(old, PROOF_BYTES).decode(errors="replace")
     with app.moat() as moat:
         head = moat.audit.checkpoint()
         try:
-            if earlier is not None:
-                _extends(moat.audit, earlier, head, moat.id)
+            earlier = None if text is None else _extended(moat.audit, text, head)
         except MoatError as error:
             raise failure.verification(error) from error
-    document = _head(head) | {"extends": None if earlier is None else earlier.size}
+    document = _head(head) | {"extends": earlier}
     if app.json:
         click.echo(dumps(document))
     else:
         click.echo(str(head), nl=False)
 
 
-def _extends(log: AuditLog, old: Checkpoint, new: Checkpoint, gate: AgentId) -> None:
-    old.verify(gate)
+def _extended(log: AuditLog, text: str, new: Checkpoint) -> int:
+    """Prove that an older checkpoint's log is the beginning of this one; its size."""
+    old = Checkpoint.parse(text)
+    old.verify(log.id)
     if old.size > new.size:
         message = f"the log has {new.size} entries and had {old.size}: its end was cut off"
         fail("rolled_back", message, status=failure.INVALID)
-    log.consistency(old.size, size=new.size).verify(old, new, log=gate)
+    if old.size:
+        log.consistency(old.size, size=new.size).verify(old, new, log=log.id)
+    return old.size

@@ -26,7 +26,7 @@ _NEXT = {
     "streams_full": "wait a minute, or use one session instead of many",
     "unknown_root": "use a token whose first link one of this gate's roots signed",
     "wrong_gate": "seal the request for this gate, or send it to the gate it names",
-    "no_standing": "sign as a root, the target itself, or a delegator above the target",
+    "no_standing": "sign as a root; `moat audit show --kind control` shows what was said before",
     "malformed": "check that the whole text or file was given, unchanged",
     "chain_broken": "treat the log as edited from there on, and compare it with a copy",
     "rolled_back": "find the newer copy; `moat audit verify --no-anchor` shows what is here",

@@ -12,14 +12,17 @@ import click
 
 from moat import Sandbox, _show
 from moat.cli import failure
-from moat.cli.app import App, common, dumps, read_token
+from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
 from moat.cli.units import KeyValue
 
 if TYPE_CHECKING:
-    from typing import BinaryIO, TextIO, Unpack
+    from typing import TextIO, Unpack
 
     from moat import Permit, SandboxOutcome
+
+INPUT_BYTES = 900 * 1024
+"""Input travels in the message, which is at most 1 MiB."""
 
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 """What could steer a terminal: C0 without tab and newline, DEL, C1."""
@@ -38,7 +41,7 @@ class Given(TypedDict):
     resource: str | None
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
-    stdin: BinaryIO | None
+    stdin: str | None
 
 
 @click.command()
@@ -48,7 +51,7 @@ class Given(TypedDict):
 @click.option("--resource", help="What the gate is asked to run; code://STEM of FILE if left out.")
 @click.option("--arg", "argv", multiple=True, help="An argument for the code. Repeatable.")
 @click.option("--env", type=KeyValue(), multiple=True, help="A variable for the code. Repeatable.")
-@click.option("--stdin", type=click.File("rb"), help="File that the code reads as its input.")
+@click.option("--stdin", metavar="FILE", help="File, or -, that the code reads as its input.")
 @common(gate=True)
 def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Given]) -> None:
     """Ask the gate for `run` on FILE under TOKEN, then run it with the token's limits.
@@ -62,7 +65,7 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     sandbox = Sandbox(file)
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
-    payload = given["stdin"].read() if given["stdin"] else b""
+    payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""
     with app.moat() as moat:
         permit = moat.session(who, held).request(
             "run",

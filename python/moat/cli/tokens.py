@@ -294,12 +294,7 @@ def _verify(app: App, held: Token, roots: list[AgentId]) -> str:
     try:
         with app.moat() as moat:
             held.verify(moat.roots, gate=moat.id)
-            for entry in held.links:
-                for target, what in ((entry.id, "link"), (entry.holder, "holder of link")):
-                    if moat.pep.is_revoked(target):
-                        message = f"the {what} {entry.index} is revoked"
-                        facts = {"link": entry.index}
-                        fail("revoked", message, status=failure.DEAD, facts=facts)
+            moat.audit.gate.check_revoked(held)
     except AuditError as error:
         return f"not checked: {error}"
     return "not revoked"

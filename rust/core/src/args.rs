@@ -10,6 +10,8 @@ pub const NONE: &[u8] = b"{}";
 
 /// Writes an object canonically, within the bounds of [`check`].
 pub fn encode(value: &Value) -> Result<Vec<u8>> {
+    // Before writing: RFC 8785 writes numbers as doubles, so 2^53 + 1 would come out as 2^53.
+    check_value(value, 1)?;
     let bytes = serde_json_canonicalizer::to_vec(value)
         .map_err(|_| Error::malformed("the arguments have no canonical JSON (RFC 8785)"))?;
     check(&bytes)?;
@@ -42,19 +44,29 @@ fn check_value(value: &Value, nesting: usize) -> Result<()> {
         return Err(Error::new(Reason::TooLarge, "the arguments nest deeper than 32"));
     }
     match value {
-        Value::Number(number) => {
-            let magnitude = number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64());
-            if magnitude.is_some_and(|size| size > limits::ARGS_INTEGER) {
-                let detail = format!("the integer {number} is outside ±2^53; send it as text");
-                return Err(Error::malformed(detail));
-            }
-            Ok(())
+        Value::Number(number) if is_large_integer(number) => {
+            let detail = format!("the integer {number} is outside ±2^53; send it as text");
+            Err(Error::malformed(detail))
         }
         Value::Array(items) => items.iter().try_for_each(|item| check_value(item, nesting + 1)),
         Value::Object(members) => {
             members.values().try_for_each(|member| check_value(member, nesting + 1))
         }
-        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+/// Whether a number is written as an integer outside ±2^53. RFC 8785 writes doubles below 10^21
+/// without an exponent, so those are integers too.
+fn is_large_integer(number: &serde_json::Number) -> bool {
+    let magnitude = number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64());
+    match (magnitude, number.as_f64()) {
+        (Some(size), _) => size > limits::ARGS_INTEGER,
+        (None, Some(double)) => {
+            let size = double.abs();
+            size > limits::ARGS_INTEGER as f64 && size < 1e21
+        }
+        (None, None) => true,
     }
 }
 
@@ -72,9 +84,21 @@ mod tests {
             "", "[]", "1", "{} ", "{ }", r#"{"b":1,"a":2}"#, r#"{"a":1,"a":1}"#, r#"{"a":1.0}"#,
             r#"{"a":1e2}"#, r#"{"a":"\u0041"}"#, r#"{"a":9007199254740993}"#, r#"{"a":-0}"#,
             r#"{"a":NaN}"#, "{\"a\":\"\u{1}\"}", r#"{"a":"\ud800"}"#, r#"{"a":1}{}"#,
+            r#"{"a":100000000000000000000}"#, r#"{"a":-9007199254740994}"#,
         ] {
             assert!(check(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn writing_never_changes_a_number() {
+        for wide in [9_007_199_254_740_993_i64, -9_007_199_254_740_993, i64::MAX, i64::MIN] {
+            assert!(encode(&serde_json::json!({ "n": wide })).is_err(), "{wide}");
+        }
+        assert!(encode(&serde_json::json!({ "n": 1e20 })).is_err());
+        assert_eq!(encode(&serde_json::json!({ "n": 1e21 })).unwrap(), br#"{"n":1e+21}"#);
+        let most = encode(&serde_json::json!({ "n": -9_007_199_254_740_992_i64 })).unwrap();
+        assert_eq!(most, br#"{"n":-9007199254740992}"#);
     }
 
     #[test]

@@ -210,6 +210,7 @@ impl Guard {
         message.check_times(now)?;
         chain.token.check_times(now)?;
         let body = message.body();
+        state.check_lost(body.issued)?;
         let slot = Slot {
             holder: &chain.holder_text,
             principal: &chain.principal,
@@ -249,6 +250,7 @@ impl Guard {
         let now = effective(state, now)?;
         control.verify(&self.setup.gate, now)?;
         let statement = control.statement();
+        state.check_lost(statement.issued)?;
         let scope = state.standing(statement, &self.setup.roots, &self.setup.operators, now)?;
         let (target, id) = match &statement.target {
             Target::Agent(agent) => ("agent", agent.to_string()),

@@ -43,6 +43,8 @@ pub struct State {
     nonces: BTreeMap<(u64, String), ()>,
     pending: BTreeSet<u64>,
     rules: Option<Rules>,
+    /// After a restored copy was accepted: what was signed up to here may be in the lost lines.
+    lost: Option<u64>,
 }
 
 impl State {
@@ -79,6 +81,21 @@ impl State {
     /// Refuses a chain with a revoked agent or link.
     pub fn check_revoked(&self, token: &Token) -> Result<()> {
         self.revoked.check(token)
+    }
+
+    /// Refuses what was signed before a restored copy was accepted, or may have been: what the
+    /// lost lines used up is not known, and must not be fresh again.
+    pub fn check_lost(&self, issued: u64) -> Result<()> {
+        match self.lost {
+            Some(lost) if issued <= lost => {
+                let detail = format!(
+                    "it is dated {issued}, and lines up to {lost} were lost when the log was \
+                     restored; sign a new one after that"
+                );
+                Err(Error::new(Reason::Stale, detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a number that was used, or a stream for which there is no room at `now`.
@@ -165,7 +182,12 @@ impl State {
             }
             Summary::KIND => Summary::from_body(body).map(drop),
             // Written by the log about itself; they change nothing here.
-            "open" | "torn" | "restored" => Ok(()),
+            "open" | "torn" => Ok(()),
+            "restored" => {
+                // A lost message may have been dated ahead of the gate by the skew.
+                self.lost = Some(time.saturating_add(limits::SKEW_SECONDS));
+                Ok(())
+            }
             other => Err(Error::malformed(format!("`{other}` is no kind of line"))),
         }
     }

@@ -241,6 +241,7 @@ impl Token {
 
     /// All that a gate asks of a token alone, in a gate's order.
     pub fn verify(&self, roots: &[AgentId], gate: Option<&AgentId>, now: u64) -> Result<()> {
+        self.check_root(roots)?;
         self.check_times(now)?;
         gate.map_or(Ok(()), |gate| self.check_audience(gate))?;
         self.authenticate(roots)?;

@@ -31,9 +31,10 @@ fn log(bodies: &[&str]) -> Vec<Vec<u8>> {
 /// The first line that is refused, and why.
 fn refused(lines: &[Vec<u8>], key: Option<&MacKey>) -> Option<(usize, Reason)> {
     let mut chain = Chain::new(&gate().id());
-    lines.iter().enumerate().find_map(|(n, line)| {
-        chain.push(line, key, |_, _| ()).err().map(|error| (n, error.reason))
-    })
+    lines
+        .iter()
+        .enumerate()
+        .find_map(|(n, line)| chain.push(line, key, |_, _| ()).err().map(|error| (n, error.reason)))
 }
 
 const BODIES: [&str; 4] = [r#"{"n":1}"#, r#"{"text":"ä\n"}"#, "{}", r#"{"a":[1,{"b":null}]}"#];
@@ -86,7 +87,7 @@ fn every_single_bit_flip_is_refused_at_its_line_with_the_key() {
             for bit in 0..8 {
                 let mut changed = lines.clone();
                 changed[n][at] ^= 1 << bit;
-                let (found, _) = refused(&changed, Some(&key())).expect("found");
+                let (found, _) = refused(&changed, Some(&key())).unwrap();
                 assert_eq!(found, n, "byte {at} of line {n}");
                 // Without the key it shows at this line or, through `prev`, at the next; a
                 // change in the last line is for the checkpoint to find.

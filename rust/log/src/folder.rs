@@ -92,9 +92,11 @@ impl Folder {
         let Some(file) = self.read(name)? else { return Ok(None) };
         let path = self.path.join(name);
         let mut bytes = Vec::new();
-        file.take(most as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| LogError::Io { action: "read", path: path.clone(), source })?;
+        file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|source| LogError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
         if bytes.len() > most {
             return Err(LogError::Untrusted { path, why: format!("has more than {most} bytes") });
         }

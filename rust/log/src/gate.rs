@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
 use moat_core::control::{Control, Target};
@@ -12,6 +12,7 @@ use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
 use moat_core::policy::Policy;
 use moat_core::state::State;
+use moat_core::token::Token;
 use moat_core::{Error, Reason, Result};
 
 use crate::permit::Permit;
@@ -60,7 +61,7 @@ struct Counts {
 pub(crate) struct Inner {
     id: AgentId,
     pub(crate) store: Store<State>,
-    guard: RwLock<Arc<Guard>>,
+    guard: RwLock<Guard>,
     counts: Mutex<Counts>,
     pending: Vec<u64>,
 }
@@ -103,7 +104,7 @@ impl Gate {
         let inner = Inner {
             id: signer.id(),
             store,
-            guard: RwLock::new(Arc::new(Guard::new(setup))),
+            guard: RwLock::new(Guard::new(setup)),
             counts: Mutex::default(),
             pending,
         };
@@ -114,7 +115,8 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Sets what is enforced; a change of it is a line before it counts.
+    /// Sets what is enforced; a change of it is a line before it counts, and no decision under
+    /// the old rules comes after that line.
     pub fn arm(
         &self,
         policy: Policy,
@@ -122,13 +124,14 @@ impl Gate {
         operators: Vec<AgentId>,
         now: u64,
     ) -> Outcome<()> {
+        self.0.store.health.check()?;
         let setup = Setup { gate: self.0.id, roots, operators, policy };
         let rules = setup.rules();
-        let known = self.0.store.with(|state| state.rules() == Some(&rules))?;
-        if !known {
+        let mut guard = self.0.guard.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.0.store.with(|state| state.rules() == Some(&rules))? {
             self.append(now, &rules)?;
         }
-        *self.0.guard.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Guard::new(setup));
+        *guard = Guard::new(setup);
         Ok(())
     }
 
@@ -140,8 +143,12 @@ impl Gate {
 
     /// What is enforced now.
     #[must_use]
-    pub fn guard(&self) -> Arc<Guard> {
-        Arc::clone(&self.0.guard.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn setup(&self) -> Setup {
+        self.guard().setup().clone()
+    }
+
+    fn guard(&self) -> RwLockReadGuard<'_, Guard> {
+        self.0.guard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decisions without an outcome, found when the log was opened.
@@ -179,6 +186,9 @@ impl Gate {
 
     /// Verifies, judges and queues the lines; nothing is answered yet.
     fn begin(&self, wire: &[u8], now: u64) -> Step {
+        if let Err(error) = self.0.store.health.check() {
+            return Step::Done(Decision::refused(unavailable(&error)));
+        }
         let guard = self.guard();
         let verified = match guard.verify(wire, now) {
             Ok(verified) => verified,
@@ -251,6 +261,7 @@ impl Gate {
 
     /// Takes up a control statement; the index of its line.
     pub fn control(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
+        self.0.store.health.check()?;
         let guard = self.guard();
         let control = match Control::decode(bytes) {
             Ok(control) => control,
@@ -267,6 +278,11 @@ impl Gate {
     /// Whether any standing revocation names the target.
     pub fn is_revoked(&self, target: &Target) -> Outcome<bool> {
         self.0.store.with(|state| state.is_revoked(target))
+    }
+
+    /// Refuses a token with a revoked agent or link, as a decision would.
+    pub fn check_revoked(&self, token: &Token) -> Outcome<Result<()>> {
+        self.0.store.with(|state| state.check_revoked(token))
     }
 
     fn append<E: Entry>(&self, now: u64, entry: &E) -> Outcome<u64> {
@@ -290,7 +306,7 @@ impl Gate {
         old: u64,
         new: Option<u64>,
     ) -> Outcome<ConsistencyProof> {
-        let new = new.map_or_else(|| self.len(), Ok)?;
+        let new = new.map_or_else(|| self.size(), Ok)?;
         self.0.store.consistency(old, new)
     }
 
@@ -300,14 +316,15 @@ impl Gate {
     }
 
     /// Lines in the log.
-    pub fn len(&self) -> Outcome<u64> {
+    pub fn size(&self) -> Outcome<u64> {
         self.0.store.position().map(|(size, _)| size)
     }
 
     /// Writes what is counted, signs a last checkpoint and releases the directory.
     pub fn close(&self, now: u64) -> Outcome<()> {
-        self.summarise(now)?;
-        self.0.store.close()
+        self.0.store.health.check_process()?;
+        let summarised = self.summarise(now);
+        self.0.store.close().and(summarised)
     }
 }
 

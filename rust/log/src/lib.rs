@@ -9,6 +9,7 @@ mod gate;
 mod notary;
 mod open;
 mod permit;
+mod prove;
 mod scan;
 mod store;
 mod tiles;

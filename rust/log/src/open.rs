@@ -10,8 +10,9 @@ use moat_core::limits::CHECKPOINT_ENTRIES;
 
 use crate::folder::Folder;
 use crate::notary::{Anchor, CHECKPOINT, Mark, Notary, read_checkpoint};
+use crate::prove::rebuild_tiles;
 use crate::scan::{Lines, Replay, SEGMENT};
-use crate::store::{Fold, Inner, Store, rebuild_tiles};
+use crate::store::{Fold, Inner, Store};
 use crate::tiles::Growing;
 use crate::writer::{Disk, Health, Writer, write_whole};
 use crate::{LogError, Witness};
@@ -218,7 +219,7 @@ impl<F: Fold> Found<F> {
         while replay.step(
             |level, hash| full.extend(growing.add(level, hash)),
             |offset, line| {
-                if line.index % CHECKPOINT_ENTRIES == 0 {
+                if line.index.is_multiple_of(CHECKPOINT_ENTRIES) {
                     offsets.push(offset);
                 }
                 fold.apply(line.index, line.time, line.kind, line.body)
@@ -269,7 +270,12 @@ impl<F: Fold> Found<F> {
     /// Writes the log's own entries: the first line, what was torn, what was overruled. They go
     /// over the torn bytes and the rest of those is cut afterwards, so that no crash in between
     /// loses the record: until the cut, the rest is a torn tail again.
-    fn repair(&mut self, options: &Options, key: &MacKey, disk: &mut dyn Disk) -> Result<(), LogError> {
+    fn repair(
+        &mut self,
+        options: &Options,
+        key: &MacKey,
+        disk: &mut dyn Disk,
+    ) -> Result<(), LogError> {
         let mut entries = Vec::new();
         if self.inner.chain.size() == 0 {
             entries.push((OPEN, self.inner.chain.open_body()));
@@ -293,14 +299,15 @@ impl<F: Fold> Found<F> {
         let mut lines = Vec::new();
         for (kind, body) in entries {
             let index = self.inner.chain.size();
-            if index % CHECKPOINT_ENTRIES == 0 {
+            if index.is_multiple_of(CHECKPOINT_ENTRIES) {
                 self.inner.offsets.push(self.inner.end + lines.len() as u64);
             }
             let parts = (options.now, kind, body.as_bytes());
             let growing = &mut self.inner.growing;
             let stale = &mut self.stale_tiles;
             let note = |level, hash: &_| *stale |= growing.add(level, hash).is_some();
-            let time = self.inner.chain.append(&mut lines, key, parts, note).map_err(LogError::Entry)?;
+            let time =
+                self.inner.chain.append(&mut lines, key, parts, note).map_err(LogError::Entry)?;
             let applied = self.inner.fold.apply(index, time, kind, body.as_bytes());
             applied.map_err(|why| LogError::Rejected { index, why })?;
         }

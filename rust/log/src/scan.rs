@@ -14,8 +14,8 @@ use crate::LogError;
 /// The name of the one segment there is in this version, in the folder `seg`.
 pub(crate) const SEGMENT: &str = "000000000000.jsonl";
 
-/// Bytes read at a time; at least two lines fit.
-const CHUNK: usize = 256 * 1024;
+/// Bytes read at a time: more than one line, and little enough to stay in a processor's cache.
+const CHUNK: usize = 128 * 1024;
 
 /// The lines of a file, from some byte of it up to another.
 pub(crate) struct Lines<'f> {

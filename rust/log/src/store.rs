@@ -6,17 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use moat_core::Error;
-use moat_core::audit::{
-    Chain, Checkpoint, ConsistencyProof, InclusionProof, Line, MacKey, RESERVED,
-    consistency_hashes, inclusion_hashes, leaf_hash, root_of, verify_consistency, verify_inclusion,
-};
+use moat_core::audit::{Chain, Checkpoint, Line, MacKey, RESERVED};
 use moat_core::limits::CHECKPOINT_ENTRIES;
 
 use crate::LogError;
 use crate::notary::{Mark, Notary};
 use crate::open::Opened;
-use crate::scan::{Lines, Replay, unreadable};
-use crate::tiles::{Growing, Tile, TileNodes};
+use crate::scan::{Lines, unreadable};
+use crate::tiles::{Growing, Tile};
 use crate::writer::{Health, Writer};
 
 /// What the entries of a log add up to.
@@ -186,7 +183,8 @@ impl<F: Fold> Store<F> {
         let first = inner.chain.size();
         let batch = inner.append(&entries, now, &self.key)?;
         let applied = inner.apply(first, &entries, &batch.times);
-        applied.map_err(|why| self.health.fail(format!("the state refused its own entry: {why}")))?;
+        applied
+            .map_err(|why| self.health.fail(format!("the state refused its own entry: {why}")))?;
         let mark = inner.mark(now);
         let size = inner.chain.size();
         if !entries.is_empty() {
@@ -265,46 +263,6 @@ impl<F: Fold> Store<F> {
         Ok(())
     }
 
-    /// Proves that an entry is in the log, at its newest size or at an earlier one.
-    ///
-    /// Errors: `Missing` for an entry outside that size; those of [`Store::read`].
-    pub fn prove(&self, index: u64, size: Option<u64>) -> Result<InclusionProof, LogError> {
-        let (mark, growing) = self.synced()?;
-        let size = size.unwrap_or(mark.size);
-        if index >= size || size > mark.size {
-            return Err(LogError::Missing { index: index.max(size), size: mark.size });
-        }
-        let line = self.read(index)?;
-        let leaf = leaf_hash(&line);
-        let (checkpoint, hashes) = self.with_tiles(&mark, &growing, |nodes| {
-            let checkpoint = self.checkpoint_at(size, &mark, nodes)?;
-            let hashes = inclusion_hashes(nodes, index, size)?;
-            verify_inclusion((index, &leaf), (size, checkpoint.root()), &hashes)
-                .map_err(|why| LogError::ChainBroken { index, offset: 0, why })?;
-            Ok((checkpoint, hashes))
-        })?;
-        InclusionProof::new(&line, hashes, checkpoint).map_err(LogError::Entry)
-    }
-
-    /// Proves that the log at size `old` is the beginning of the log at size `new`.
-    ///
-    /// Errors: `Missing` for sizes that are not `0 < old <= new <=` the log's.
-    pub fn consistency(&self, old: u64, new: u64) -> Result<ConsistencyProof, LogError> {
-        let (mark, growing) = self.synced()?;
-        if old == 0 || old > new || new > mark.size {
-            return Err(LogError::Missing { index: old.max(new), size: mark.size });
-        }
-        let (checkpoint, hashes) = self.with_tiles(&mark, &growing, |nodes| {
-            let checkpoint = self.checkpoint_at(new, &mark, nodes)?;
-            let root = root_of(nodes, old)?;
-            let hashes = consistency_hashes(nodes, old, new)?;
-            verify_consistency((old, &root), (new, checkpoint.root()), &hashes)
-                .map_err(|why| LogError::ChainBroken { index: old, offset: 0, why })?;
-            Ok((checkpoint, hashes))
-        })?;
-        Ok(ConsistencyProof::new(old, hashes, checkpoint))
-    }
-
     /// How often the segment was synced since it was opened.
     #[must_use]
     pub fn syncs(&self) -> u64 {
@@ -339,7 +297,7 @@ impl<F: Fold> Store<F> {
     }
 
     /// The newest size and root, once they are on the disk, and the growing tiles of that size.
-    fn synced(&self) -> Result<(Mark, Growing), LogError> {
+    pub(crate) fn synced(&self) -> Result<(Mark, Growing), LogError> {
         self.health.check()?;
         let (mark, growing) = {
             let inner = self.lock()?;
@@ -348,45 +306,6 @@ impl<F: Fold> Store<F> {
         };
         self.writer.wait(mark.size)?;
         Ok((mark, growing))
-    }
-
-    /// A checkpoint at an earlier size, signed only after its root is shown to be the beginning
-    /// of the log: what a tile says is not believed.
-    fn checkpoint_at(
-        &self,
-        size: u64,
-        mark: &Mark,
-        nodes: &mut TileNodes<'_>,
-    ) -> Result<Checkpoint, LogError> {
-        if size == mark.size {
-            return self.notary.publish(*mark);
-        }
-        let root = root_of(nodes, size)?;
-        let hashes = consistency_hashes(nodes, size, mark.size)?;
-        verify_consistency((size, &root), (mark.size, &mark.root), &hashes)
-            .map_err(|why| LogError::ChainBroken { index: size - 1, offset: 0, why })?;
-        Ok(Checkpoint::sign(self.notary.gate(), size, root))
-    }
-
-    /// Asks the tiles; if they are missing or wrong, makes them again from the lines and asks
-    /// once more.
-    fn with_tiles<T>(
-        &self,
-        mark: &Mark,
-        growing: &Growing,
-        ask: impl Fn(&mut TileNodes<'_>) -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
-        // Tiles that are still on their way are written first.
-        self.notary.publish(*mark)?;
-        let root = self.notary.root();
-        if let Ok(answer) = ask(&mut TileNodes::new(root, growing.clone())) {
-            return Ok(answer);
-        }
-        let end = self.lock()?.end;
-        let chain = Chain::new(&self.notary.gate().id());
-        let lines = Lines::new(&self.segment, 0, end);
-        rebuild_tiles(&mut Replay::new(chain, lines, Some(&self.key)), mark.size, root)?;
-        ask(&mut TileNodes::new(root, growing.clone()))
     }
 }
 
@@ -399,29 +318,6 @@ impl<F: Fold> Drop for Store<F> {
             std::mem::forget(thread.take());
         }
     }
-}
-
-/// Writes the tiles of the first `size` lines that are missing or wrong.
-pub(crate) fn rebuild_tiles(
-    replay: &mut Replay<'_>,
-    size: u64,
-    root: &crate::folder::Folder,
-) -> Result<(), LogError> {
-    let mut growing = Growing::default();
-    let mut full = Vec::new();
-    while replay.chain.size() < size {
-        let completed = |level, hash: &_| full.extend(growing.add(level, hash));
-        if !replay.step(completed, |_, _| Ok(()))? {
-            break;
-        }
-        for tile in full.drain(..) {
-            let tile: Tile = tile;
-            if !tile.is_in(root)? {
-                tile.write(root)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What a commit adds to the segment.

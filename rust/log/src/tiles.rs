@@ -32,7 +32,7 @@ pub(crate) struct Growing {
 impl Growing {
     /// Takes a node that a leaf completed, and gives the tile that it fills.
     pub(crate) fn add(&mut self, level: u32, hash: &Hash256) -> Option<Tile> {
-        if level % HEIGHT != 0 {
+        if !level.is_multiple_of(HEIGHT) {
             return None;
         }
         let level = level / HEIGHT;
@@ -81,7 +81,8 @@ impl<'a> TileNodes<'a> {
     }
 
     fn tile(&mut self, level: u32, index: u64) -> Result<&[Hash256], LogError> {
-        if let Some((_, hashes)) = self.growing.levels.get(level as usize).filter(|l| l.0 == index) {
+        if let Some((_, hashes)) = self.growing.levels.get(level as usize).filter(|l| l.0 == index)
+        {
             return Ok(hashes);
         }
         let missing = || LogError::Untrusted {

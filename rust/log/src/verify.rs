@@ -86,9 +86,9 @@ impl std::fmt::Display for Unchecked {
                 "{entries} entries come after the newest checkpoint: whoever can write the \
                  folder may have added, changed or cut them"
             ),
-            Self::Macs => f.write_str(
-                "the MACs of the lines were not checked: only the gate has their key",
-            ),
+            Self::Macs => {
+                f.write_str("the MACs of the lines were not checked: only the gate has their key")
+            }
         }
     }
 }
@@ -145,7 +145,7 @@ pub fn verify(
     )? {
         claims.iter_mut().for_each(|claim| claim.compare(&replay.chain));
         let entries = replay.chain.size();
-        if entries % 4096 == 0 {
+        if entries.is_multiple_of(4096) {
             progress(Progress { entries, bytes: replay.lines.offset(), total });
         }
     }
@@ -201,7 +201,7 @@ pub fn walk(
 pub fn lines(
     folder: &Path,
     start: usize,
-) -> Result<impl Iterator<Item = std::io::Result<Vec<u8>>> + Send, LogError> {
+) -> Result<impl Iterator<Item = std::io::Result<Vec<u8>>> + Send + use<>, LogError> {
     let mut file = BufReader::new(Source::open(folder)?.file);
     let next = move || {
         let mut line = Vec::new();

@@ -86,9 +86,8 @@ fn a_commit_without_entries_waits_for_what_it_looked_at() {
 fn a_batch_has_one_sync_and_a_ticket_can_be_waited_for_elsewhere() {
     let place = Place::new();
     let store = place.open().unwrap();
-    let batch: Vec<_> = (0..64)
-        .map(|n| store.commit_nowait(NOW, |_, out| out.push(entry(n))).unwrap())
-        .collect();
+    let batch: Vec<_> =
+        (0..64).map(|n| store.commit_nowait(NOW, |_, out| out.push(entry(n))).unwrap()).collect();
     assert!(batch.iter().all(|pending| !pending.ticket().is_synced()));
     let ticket = batch.last().unwrap().ticket();
     std::thread::spawn(move || ticket.wait().unwrap()).join().unwrap();
@@ -122,7 +121,8 @@ fn sixty_four_threads_lose_nothing_and_agree_on_the_order() {
     assert_eq!(store.opened().entries, 1281);
     store
         .with(|seen| {
-            let mut numbers: Vec<u64> = seen.bodies("note").iter().map(|body| number(body)).collect();
+            let mut numbers: Vec<u64> =
+                seen.bodies("note").iter().map(|body| number(body)).collect();
             numbers.sort_unstable();
             assert_eq!(numbers, (0..1280).collect::<Vec<_>>());
         })

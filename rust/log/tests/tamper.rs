@@ -1,5 +1,11 @@
 //! What somebody with the folder but without the gate's key can do, and what shows it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -105,7 +111,8 @@ fn a_cut_tail_is_seen_by_anchor_and_checkpoint_and_without_both_it_is_said_to_be
     place.set_lines(&lines[..4]);
     let by = |error, witness| {
         assert!(
-            matches!(error, LogError::RolledBack { witness: w, entries: 4, size: 6 } if w == witness),
+            matches!(error, LogError::RolledBack { witness: w, entries: 4, size: 6 }
+                if w == witness),
             "{error}"
         );
     };

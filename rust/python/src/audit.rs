@@ -9,9 +9,10 @@ use moat_log::{LogError, Trust};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::fault::{Result, exception, note};
+use crate::fault::{Fault, Result, annotate, exception, note};
 use crate::identity::{AgentId, hash_of};
 
+/// A signed tree head: a C2SP tlog-checkpoint note.
 #[pyclass(frozen, module = "moat._native", from_py_object)]
 #[derive(Clone)]
 pub(crate) struct Checkpoint(pub(crate) audit::Checkpoint);
@@ -24,7 +25,8 @@ impl Checkpoint {
     }
 
     fn verify(&self, py: Python<'_>, log: AgentId) -> Result<()> {
-        Ok(py.detach(|| self.0.verify(&log.0))?)
+        let verified = py.detach(|| self.0.verify(&log.0));
+        Ok(verified.map_err(|error| unsigned(py, error))?)
     }
 
     #[getter]
@@ -61,16 +63,26 @@ impl Checkpoint {
 
 /// A path that does not lead to the signed root means that the line or the tree was edited.
 fn broken(py: Python<'_>, error: moat_core::Error, index: u64) -> PyErr {
-    if error.reason != Reason::Malformed {
-        return crate::fault::Fault::Core(error).into();
+    if !matches!(error.reason, Reason::BrokenChain | Reason::Malformed) {
+        return unsigned(py, error);
     }
-    note(py, exception(py, "ChainBroken", error), "index", index)
+    let raised = annotate(py, exception(py, "ChainBroken", &error), &error);
+    note(py, raised, "index", index)
+}
+
+/// A checkpoint of another log was not signed by the key that was asked about.
+fn unsigned(py: Python<'_>, error: moat_core::Error) -> PyErr {
+    if error.reason != Reason::WrongGate {
+        return Fault::Core(error).into();
+    }
+    annotate(py, exception(py, "InvalidSignature", &error), &error)
 }
 
 fn hashes<'py>(py: Python<'py>, hashes: &[[u8; 32]]) -> PyResult<Bound<'py, PyTuple>> {
     PyTuple::new(py, hashes.iter().map(|hash| PyBytes::new(py, hash)))
 }
 
+/// That one line is in a log (RFC 6962 §2.1.1), with the line itself.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct InclusionProof(pub(crate) audit::InclusionProof);
 
@@ -116,6 +128,7 @@ impl InclusionProof {
     }
 }
 
+/// That a smaller tree is a prefix of a larger one (RFC 6962 §2.1.2).
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct ConsistencyProof(pub(crate) audit::ConsistencyProof);
 
@@ -138,13 +151,13 @@ impl ConsistencyProof {
         Ok(verified.map_err(|error| broken(py, error, self.0.old_size()))?)
     }
 
-    #[getter]
-    fn old(&self) -> u64 {
+    #[getter(old)]
+    fn old_size(&self) -> u64 {
         self.0.old_size()
     }
 
-    #[getter]
-    fn new(&self) -> u64 {
+    #[getter(new)]
+    fn new_size(&self) -> u64 {
         self.0.checkpoint().size()
     }
 
@@ -162,6 +175,7 @@ impl ConsistencyProof {
     }
 }
 
+/// What ``verify_log`` found, and what it could not check.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Report(moat_log::Report);
 
@@ -221,6 +235,7 @@ impl Report {
     }
 }
 
+/// Read a whole log as a stranger, in constant memory: form, chain, tree, checkpoint, anchor.
 #[pyfunction]
 #[pyo3(signature = (path, log, *, anchor=None, progress=None))]
 pub(crate) fn verify_log(
@@ -244,7 +259,7 @@ pub(crate) fn verify_log(
     }
 }
 
-/// Lines of a log, one at a time.
+/// Lines of a log, one at a time, without their newlines.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Lines(Mutex<Box<dyn Iterator<Item = std::io::Result<Vec<u8>>> + Send>>);
 
@@ -261,6 +276,7 @@ impl Lines {
     }
 }
 
+/// Lines of a log from an index on, without checking them.
 #[pyfunction]
 #[pyo3(signature = (path, *, start=0))]
 pub(crate) fn read_log(path: PathBuf, start: usize) -> Result<Lines> {

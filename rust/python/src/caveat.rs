@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyFrozenSet, PyTuple};
 use crate::convert::{actions, milliseconds, no_args};
 use crate::fault::Result;
 
+/// A resource pattern (spec/pattern.md).
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pattern(pub(crate) pattern::Pattern);
@@ -46,11 +47,13 @@ impl Pattern {
     }
 }
 
+/// Repair a URL or resource into its one canonical spelling, or raise ``MalformedInput``.
 #[pyfunction]
 pub(crate) fn canonicalize(text: &str) -> Result<String> {
     Ok(pattern::canonicalize(text)?)
 }
 
+/// The type of ``ANY``: any arguments, written out.
 #[pyclass(frozen, eq, hash, module = "moat._native", name = "Any_")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct AnyArgs;
@@ -66,6 +69,11 @@ impl AnyArgs {
     }
 }
 
+/// Any arguments where that is written out; else what the mapping allows.
+fn args(value: &Bound<'_, PyAny>) -> PyResult<Args> {
+    if value.is_instance_of::<AnyArgs>() { Ok(Args::Any) } else { Ok(no_args(value)?) }
+}
+
 /// A pattern, or its text.
 fn to_pattern(value: &Bound<'_, PyAny>) -> Result<pattern::Pattern> {
     if let Ok(pattern) = value.cast::<Pattern>() {
@@ -74,6 +82,7 @@ fn to_pattern(value: &Bound<'_, PyAny>) -> Result<pattern::Pattern> {
     Ok(pattern::Pattern::parse(value.extract::<&str>()?)?)
 }
 
+/// One allowance: actions on the resources of a pattern, with ``ANY`` arguments or ``{}``.
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Grant(pub(crate) caveat::Grant);
@@ -81,17 +90,12 @@ pub(crate) struct Grant(pub(crate) caveat::Grant);
 #[pymethods]
 impl Grant {
     #[new]
-    #[pyo3(signature = (resource, actions, args=None))]
+    #[pyo3(signature = (resource, actions, args=Args::Any))]
     fn new(
         resource: &Bound<'_, PyAny>,
         #[pyo3(from_py_with = self::actions)] actions: caveat::Actions,
-        args: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = self::args)] args: Args,
     ) -> Result<Self> {
-        let args = match args {
-            None => Args::Any,
-            Some(value) if value.is_instance_of::<AnyArgs>() => Args::Any,
-            Some(value) => no_args(value)?,
-        };
         Ok(Self(caveat::Grant { resource: to_pattern(resource)?, actions, args }))
     }
 
@@ -124,6 +128,7 @@ impl Grant {
     }
 }
 
+/// What is refused whatever is granted: actions on the resources of a pattern.
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Denial(pub(crate) caveat::Denial);
@@ -158,6 +163,7 @@ impl Denial {
     }
 }
 
+/// What code run under a token may spend and reach; an axis left out is zero or empty.
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Limits(pub(crate) caveat::Limits);
@@ -179,7 +185,6 @@ fn texts<'py>(py: Python<'py>, set: &[pattern::Pattern]) -> PyResult<Bound<'py, 
 impl Limits {
     #[new]
     #[pyo3(signature = (*, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None))]
-    #[expect(clippy::too_many_arguments, reason = "one for each axis")]
     fn new(
         fuel: Option<u64>,
         memory: Option<u64>,

@@ -1,5 +1,6 @@
 //! Times, randomness and JSON between Python and the heart.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moat_core::caveat::{Actions, Args};
@@ -18,6 +19,23 @@ pub(crate) fn second(now: Option<u64>) -> Result<u64> {
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map(|age| age.as_secs()).map_err(|_| internal("the system clock is before 1970"))
+}
+
+/// Where the time comes from when it is not given: the caller's clock or the system's.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<Option<Py<PyAny>>>);
+
+impl Clock {
+    pub(crate) fn new(clock: Option<Py<PyAny>>) -> Self {
+        Self(Arc::new(clock))
+    }
+
+    pub(crate) fn second(&self, py: Python<'_>, now: Option<u64>) -> Result<u64> {
+        match (now, self.0.as_ref()) {
+            (None, Some(clock)) => Ok(clock.call0(py)?.extract(py)?),
+            (now, _) => second(now),
+        }
+    }
 }
 
 /// `n` random bytes, from the given source or the operating system's.
@@ -50,7 +68,7 @@ pub(crate) fn seconds(span: Duration) -> Result<u64> {
 pub(crate) fn milliseconds(span: Duration) -> Result<u64> {
     let whole = u64::try_from(span.as_millis()).ok();
     whole
-        .filter(|_| span.subsec_nanos() % 1_000_000 == 0)
+        .filter(|_| span.subsec_nanos().is_multiple_of(1_000_000))
         .ok_or_else(|| Error::malformed("a time limit is in whole milliseconds").into())
 }
 
@@ -122,7 +140,7 @@ fn to_json(value: &Bound<'_, PyAny>, nesting: usize) -> Result<Value> {
     } else if let Ok(flag) = value.cast::<PyBool>() {
         Ok(Value::Bool(flag.is_true()))
     } else if let Ok(text) = value.cast::<PyString>() {
-        Ok(Value::String(text.to_str()?.to_owned()))
+        Ok(Value::String(plain(text)?))
     } else if value.is_instance_of::<PyInt>() {
         let number = value.extract::<i64>();
         let wide = |_| Error::malformed("an integer is outside ±2^53; send it as text");
@@ -139,7 +157,7 @@ fn to_json(value: &Bound<'_, PyAny>, nesting: usize) -> Result<Value> {
     } else if let Ok(members) = value.cast::<PyDict>() {
         let mut object = Map::new();
         for (key, member) in members {
-            let key = key.cast::<PyString>().map_err(PyErr::from)?.to_str()?.to_owned();
+            let key = plain(key.cast::<PyString>().map_err(PyErr::from)?)?;
             object.insert(key, to_json(&member, nesting + 1)?);
         }
         Ok(Value::Object(object))
@@ -149,6 +167,12 @@ fn to_json(value: &Bound<'_, PyAny>, nesting: usize) -> Result<Value> {
         let detail = format!("args hold JSON values; `{kind}` is none");
         Err(PyTypeError::new_err(detail).into())
     }
+}
+
+/// Text without lone surrogates, which no JSON in UTF-8 can carry.
+fn plain(text: &Bound<'_, PyString>) -> Result<String> {
+    let wrong = |_| Error::malformed("the arguments hold a lone surrogate, which is not text");
+    Ok(text.to_str().map_err(wrong)?.to_owned())
 }
 
 /// Canonical JSON as Python values.

@@ -83,9 +83,11 @@ fn class_of(error: &Error) -> &'static str {
         | Reason::BadKey => "MalformedInput",
         Reason::BadSignature => "InvalidSignature",
         Reason::Widened => "AttenuationViolation",
-        Reason::Expired | Reason::NotYetValid | Reason::UnknownRoot | Reason::BrokenChain => {
-            "TokenRefused"
-        }
+        Reason::Expired
+        | Reason::NotYetValid
+        | Reason::Revoked
+        | Reason::UnknownRoot
+        | Reason::BrokenChain => "TokenRefused",
         Reason::WrongGate if error.axis == Some(Axis::Audience) => "TokenRefused",
         Reason::WrongGate | Reason::Stale | Reason::WrongHolder => "MessageRefused",
         Reason::LogUnavailable => "AuditUnavailable",

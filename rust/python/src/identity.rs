@@ -8,6 +8,7 @@ use pyo3::types::PyBytes;
 use crate::convert::random;
 use crate::fault::Result;
 
+/// The public key of an agent: a canonical Ed25519 key (RFC 8032), written as a did:key.
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct AgentId(pub(crate) key::AgentId);
@@ -50,6 +51,7 @@ impl AgentId {
     }
 }
 
+/// A secret key with a name of 1 to 63 of a-z, 0-9, ``.``, ``_``, ``-``.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Identity(pub(crate) key::Identity);
 

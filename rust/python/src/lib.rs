@@ -4,10 +4,12 @@
 mod audit;
 mod caveat;
 mod convert;
+mod decision;
 mod fault;
 mod gate;
 mod identity;
 mod message;
+mod permit;
 mod sandbox;
 mod token;
 
@@ -23,11 +25,15 @@ mod _native {
     #[pymodule_export]
     use crate::caveat::{AnyArgs, Denial, Grant, Limits, Pattern, canonicalize};
     #[pymodule_export]
-    use crate::gate::{Decision, Gate, Permit};
+    use crate::decision::Decision;
+    #[pymodule_export]
+    use crate::gate::Gate;
     #[pymodule_export]
     use crate::identity::{AgentId, Identity};
     #[pymodule_export]
     use crate::message::{Control, Message, Policy, Sender};
+    #[pymodule_export]
+    use crate::permit::Permit;
     #[pymodule_export]
     use crate::sandbox::{Module, SandboxOutcome};
     #[pymodule_export]

@@ -21,6 +21,7 @@ const MESSAGE_LIFE: Duration = Duration::from_secs(60);
 /// Seconds that a control statement lives unless told otherwise.
 const CONTROL_LIFE: Duration = Duration::from_secs(300);
 
+/// What a gate enforces beyond the chain of links.
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Policy(pub(crate) policy::Policy);
@@ -102,6 +103,7 @@ fn sorted<'py, T: Ord>(
     Ok(all)
 }
 
+/// One signed request with its token (spec/message.md).
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Message {
     message: message::Message,
@@ -272,6 +274,7 @@ impl Message {
     }
 }
 
+/// A stream of messages from one agent to one gate under one token; safe across threads.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Sender {
     sender: Py<Identity>,
@@ -342,6 +345,7 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target> {
     Ok(Target::Link(hash(given(value)?, "a link's id")?))
 }
 
+/// A signed statement that revokes or restores an agent or one link (spec/message.md).
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Control;
 

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::fault::{Fault, Result, exception, note};
-use crate::gate::Permit;
+use crate::permit::Permit;
 
 /// The engine of this process; a fork gets its own.
 fn engine() -> std::result::Result<Engine, SandboxError> {
@@ -35,6 +35,7 @@ fn raise(py: Python<'_>, error: &SandboxError) -> Fault {
     Fault::Py(exception(py, class, error))
 }
 
+/// A compiled WebAssembly module and the SHA-256 of its bytes.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Module {
     engine: Engine,
@@ -114,6 +115,8 @@ fn end(ran: &std::result::Result<Outcome, SandboxError>) -> End {
     }
 }
 
+/// How a run ended: ``status`` is one of ``ok``, ``exit``, ``out_of_fuel``, ``out_of_memory``,
+/// ``timed_out``, ``output_full``, ``trap``, ``interrupted``.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct SandboxOutcome(Outcome);
 

@@ -14,6 +14,7 @@ use crate::convert::{given, json_args, moment, random, second, seconds};
 use crate::fault::{Result, violation};
 use crate::identity::{AgentId, Identity, hash_of};
 
+/// One signed link of a token.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Link(token::Link);
 
@@ -126,6 +127,7 @@ pub(crate) fn read_keys(values: &Bound<'_, PyAny>) -> Result<Vec<moat_core::key:
     values.try_iter()?.map(|value| Ok(given::<AgentId>(&value?)?.0)).collect()
 }
 
+/// A chain of signed links, root first (spec/token.md).
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Token(pub(crate) token::Token);
 

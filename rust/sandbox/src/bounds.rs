@@ -84,10 +84,7 @@ impl Input {
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
         let nul = |text: &String| text.contains('\0');
         if let Some(arg) = self.args.iter().find(|arg| nul(arg)) {
-            let text = format!(
-                "argument `{}` holds a zero byte; remove it",
-                arg.escape_debug()
-            );
+            let text = format!("argument `{}` holds a zero byte; remove it", arg.escape_debug());
             return Err(SandboxError::Input(text));
         }
         let bad = |(name, value): &&(String, String)| {

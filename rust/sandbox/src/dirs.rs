@@ -12,18 +12,10 @@ use crate::{Dir, SandboxError};
 /// [`SandboxError::Directory`] when the path is relative, holds `.` or `..`, is missing, is not a
 /// directory, or has a symbolic link in any component; or when it carries no right.
 pub(crate) fn preopen(wasi: &mut WasiCtxBuilder, dir: &Dir) -> Result<(), SandboxError> {
-    let refuse = |why: &str| SandboxError::Directory {
-        path: dir.path.clone(),
-        why: why.into(),
-    };
-    let name = dir
-        .path
-        .to_str()
-        .ok_or_else(|| refuse("the path is not utf-8"))?;
+    let refuse = |why: &str| SandboxError::Directory { path: dir.path.clone(), why: why.into() };
+    let name = dir.path.to_str().ok_or_else(|| refuse("the path is not utf-8"))?;
     if !plain(&dir.path) {
-        return Err(refuse(
-            "give an absolute path without `.`, `..` or doubled slashes",
-        ));
+        return Err(refuse("give an absolute path without `.`, `..` or doubled slashes"));
     }
     let perms = match (dir.read, dir.write) {
         (true, false) => FsPerms::ReadOnly,
@@ -83,10 +75,7 @@ fn open(wasi: &mut WasiCtxBuilder, path: &Path, name: &str, perms: FsPerms) -> R
 fn open(wasi: &mut WasiCtxBuilder, path: &Path, name: &str, perms: FsPerms) -> Result<(), String> {
     let real = std::fs::canonicalize(path).map_err(|e| e.to_string())?;
     if real != path {
-        return Err(format!(
-            "it holds a symbolic link; name `{}`",
-            real.display()
-        ));
+        return Err(format!("it holds a symbolic link; name `{}`", real.display()));
     }
     match wasi.preopened_dir(path, name, perms) {
         Ok(_) => Ok(()),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use wasmtime::{Config, ExternType, InstancePre, Linker, WasmFeatures};
 
 use crate::SandboxError;
+use crate::error::plain;
 use crate::wasi::{self, State, WASI};
 
 /// Most bytes of a module. Compiling is bounded by this alone.
@@ -59,11 +60,7 @@ impl Engine {
     pub fn new() -> Result<Self, SandboxError> {
         let wasm = wasmtime::Engine::new(&config()).map_err(SandboxError::internal)?;
         let linker = wasi::linker(&wasm).map_err(SandboxError::internal)?;
-        Ok(Self(Arc::new(Inner {
-            wasm,
-            linker,
-            clock: OnceLock::new(),
-        })))
+        Ok(Self(Arc::new(Inner { wasm, linker, clock: OnceLock::new() })))
     }
 
     /// Compiles a command: a core module in binary form that exports `_start` and `memory` and
@@ -100,11 +97,12 @@ impl Engine {
             return Err(SandboxError::Module(text.into()));
         }
         let module = wasmtime::Module::from_binary(&self.0.wasm, bytes)
-            .map_err(|error| SandboxError::Module(format!("{error:#}")))?;
+            .map_err(|error| SandboxError::Module(plain(&error)))?;
         for import in module.imports() {
             if import.module() != WASI {
-                let name = format!("`{}::{}`", import.module(), import.name());
-                return Err(SandboxError::Import(name.escape_debug().to_string()));
+                let (from, name) = (import.module(), import.name());
+                let name = plain(&wasmtime::format_err!("`{from}::{name}`"));
+                return Err(SandboxError::Import(name));
             }
         }
         match module.get_export("_start") {
@@ -115,7 +113,7 @@ impl Engine {
             }
         }
         let ready = self.0.linker.instantiate_pre(&module);
-        let ready = ready.map_err(|error| SandboxError::Import(format!("{error:#}")))?;
+        let ready = ready.map_err(|error| SandboxError::Import(plain(&error)))?;
         Ok(Module { ready, sha256 })
     }
 }
@@ -138,11 +136,7 @@ impl Inner {
                 self.clock.get_or_init(|| clock)
             }
         };
-        if clock.process == std::process::id() {
-            Ok(clock)
-        } else {
-            Err(SandboxError::Forked)
-        }
+        if clock.process == std::process::id() { Ok(clock) } else { Err(SandboxError::Forked) }
     }
 }
 
@@ -161,7 +155,7 @@ impl Clock {
             .thread_name("moat-sandbox")
             .enable_time()
             .build()
-            .map_err(SandboxError::internal)?;
+            .map_err(|error| SandboxError::internal(error.into()))?;
         let handle = runtime.handle().clone();
         let (running, mut seen) = watch::channel(0_usize);
         let weak = wasm.weak();
@@ -172,18 +166,12 @@ impl Clock {
                 wasm.increment_epoch();
             }
         });
-        Ok(Self {
-            runtime: Some(runtime),
-            handle,
-            running,
-            process: std::process::id(),
-        })
+        Ok(Self { runtime: Some(runtime), handle, running, process: std::process::id() })
     }
 
     /// Ticks for as long as the guard lives.
     pub(crate) fn ticking(&self) -> Ticking<'_> {
-        self.running
-            .send_modify(|guests| *guests = guests.saturating_add(1));
+        self.running.send_modify(|guests| *guests = guests.saturating_add(1));
         Ticking(self)
     }
 }
@@ -206,9 +194,7 @@ pub(crate) struct Ticking<'a>(&'a Clock);
 
 impl Drop for Ticking<'_> {
     fn drop(&mut self) {
-        self.0
-            .running
-            .send_modify(|guests| *guests = guests.saturating_sub(1));
+        self.0.running.send_modify(|guests| *guests = guests.saturating_sub(1));
     }
 }
 
@@ -228,11 +214,8 @@ fn config() -> Config {
 pub(crate) fn guarded<T>(
     body: impl FnOnce() -> Result<T, SandboxError>,
 ) -> Result<T, SandboxError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or_else(|_| {
-        Err(SandboxError::Internal(
-            "it panicked; please report this".into(),
-        ))
-    })
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+        .unwrap_or_else(|_| Err(SandboxError::Internal("it panicked; please report this".into())))
 }
 
 fn hex(bytes: &[u8]) -> String {

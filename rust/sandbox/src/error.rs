@@ -44,7 +44,21 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
-    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
-        Self::Internal(error.to_string())
+    pub(crate) fn internal(error: wasmtime::Error) -> Self {
+        Self::Internal(plain(&error))
     }
+}
+
+/// Characters of a fault's description.
+const TEXT: usize = 256;
+
+/// What went wrong in one printable line: parts of it may come from the guest.
+pub(crate) fn plain(error: &wasmtime::Error) -> String {
+    let escape = |c: char| {
+        let shown = c == ' ' || c.is_ascii_graphic();
+        let (kept, escaped) = (shown.then_some(c), (!shown).then(|| c.escape_default()));
+        kept.into_iter().chain(escaped.into_iter().flatten())
+    };
+    let text = format!("{error:#}");
+    text.chars().flat_map(escape).take(TEXT).collect()
 }

@@ -14,12 +14,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(budget: u64) -> Self {
-        Self {
-            budget,
-            used: 0,
-            peak: 0,
-            refused: false,
-        }
+        Self { budget, used: 0, peak: 0, refused: false }
     }
 
     /// The most bytes that were in use at once.

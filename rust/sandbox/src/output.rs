@@ -31,9 +31,7 @@ pub(crate) struct Captured {
 impl Captured {
     /// Keeps what fits; false when something did not.
     fn keep(&mut self, stream: Stream, bytes: &[u8]) -> bool {
-        let room = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         let (kept, lost) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
         self.left = self.left.saturating_sub(kept.len() as u64);
         self.truncated |= !lost.is_empty();
@@ -51,17 +49,11 @@ pub(crate) struct Capture(Arc<Mutex<Captured>>);
 
 impl Capture {
     pub(crate) fn new(cap: u64) -> Self {
-        Self(Arc::new(Mutex::new(Captured {
-            left: cap,
-            ..Captured::default()
-        })))
+        Self(Arc::new(Mutex::new(Captured { left: cap, ..Captured::default() })))
     }
 
     pub(crate) fn stream(&self, stream: Stream) -> Sink {
-        Sink {
-            capture: self.clone(),
-            stream,
-        }
+        Sink { capture: self.clone(), stream }
     }
 
     /// Everything so far; leaves nothing behind.
@@ -84,11 +76,7 @@ impl Pollable for Sink {
 #[async_trait]
 impl OutputStream for Sink {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let mut captured = self
-            .capture
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut captured = self.capture.0.lock().unwrap_or_else(PoisonError::into_inner);
         if captured.keep(self.stream, &bytes) {
             Ok(())
         } else {

@@ -12,14 +12,13 @@ use tokio::time::sleep_until;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::engine::{Inner, guarded};
+use crate::error::plain;
 use crate::output::Capture;
 use crate::wasi::{self, State};
 use crate::{Bounds, Engine, Input, Module, SandboxError};
 
 /// Longest run, whatever the bounds say: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Bytes of a trap's description.
-const TRAP_TEXT: usize = 256;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +68,8 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// What was written to standard error, up to the bound.
     pub stderr: Vec<u8>,
-    /// Fuel units, at most `Bounds::fuel`.
+    /// Fuel units, at most `Bounds::fuel`. Exact when the guest ended by itself or ran out of fuel;
+    /// when it was stopped or trapped, what it had used at its last call is counted.
     pub fuel_used: u64,
     /// Most bytes of linear memory and tables at once, at most `Bounds::memory`.
     pub memory_peak: u64,
@@ -146,17 +146,13 @@ fn run(
     let end = End::new(bounds.time, interrupt);
     input.check()?;
     if !wasmtime::Engine::same(&engine.wasm, module.ready.module().engine()) {
-        return Err(SandboxError::Input(
-            "the module was loaded by another engine".into(),
-        ));
+        return Err(SandboxError::Input("the module was loaded by another engine".into()));
     }
     let clock = engine.clock()?;
     let capture = Capture::new(bounds.output);
     let mut store = Store::new(&engine.wasm, State::new(bounds, input, &capture)?);
     store.set_hostcall_fuel(wasi::call_bytes(bounds.memory));
-    store
-        .set_fuel(bounds.fuel)
-        .map_err(SandboxError::internal)?;
+    store.set_fuel(bounds.fuel).map_err(SandboxError::internal)?;
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
     let watch = end.clone();
@@ -171,9 +167,7 @@ fn run(
         Err(stop.into())
     } else {
         let _ticking = clock.ticking();
-        clock
-            .handle
-            .block_on(until(&end, guest(&mut store, module)))
+        clock.handle.block_on(until(&end, guest(&mut store, module)))
     };
 
     let left = store.get_fuel().map_err(SandboxError::internal)?;
@@ -228,11 +222,7 @@ impl End {
     fn new(time: Duration, interrupt: Option<&Interrupt>) -> Self {
         let started = Instant::now();
         let at = started + time.min(LONGEST);
-        Self {
-            started,
-            at,
-            interrupt: interrupt.map(|handle| handle.0.subscribe()),
-        }
+        Self { started, at, interrupt: interrupt.map(|handle| handle.0.subscribe()) }
     }
 
     fn reached(&self) -> Option<Stop> {
@@ -270,10 +260,6 @@ fn grade(ended: wasmtime::Result<()>, refused: bool) -> Status {
         Some(Trap::OutOfFuel) => Status::OutOfFuel,
         _ if refused => Status::OutOfMemory,
         Some(trap) => Status::Trap(trap.to_string()),
-        None => {
-            let text = format!("{:#}", error);
-            let line = text.lines().next().unwrap_or_default();
-            Status::Trap(line.chars().take(TRAP_TEXT).collect())
-        }
+        None => Status::Trap(plain(&error)),
     }
 }

@@ -88,20 +88,16 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
 
 /// `fd_close` and `fd_renumber` keep `blind` true to the guest's descriptor numbers.
 fn descriptors(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.func_wrap_async(
-        WASI,
-        "fd_close",
-        |mut guest: Caller<'_, State>, (fd,): (i32,)| {
-            Box::new(async move {
-                let (mut memory, state) = parts(&mut guest)?;
-                let code = p1::fd_close(&mut state.wasi, &mut memory, fd).await?;
-                if code == SUCCESS {
-                    state.blind.remove(&fd);
-                }
-                Ok(code)
-            })
-        },
-    )?;
+    linker.func_wrap_async(WASI, "fd_close", |mut guest: Caller<'_, State>, (fd,): (i32,)| {
+        Box::new(async move {
+            let (mut memory, state) = parts(&mut guest)?;
+            let code = p1::fd_close(&mut state.wasi, &mut memory, fd).await?;
+            if code == SUCCESS {
+                state.blind.remove(&fd);
+            }
+            Ok(code)
+        })
+    })?;
     linker.func_wrap_async(
         WASI,
         "fd_renumber",
@@ -128,37 +124,33 @@ type OpenArgs = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
 /// `path_open` opens regular files and directories only, and through a write-only directory only
 /// for writing.
 fn opening(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.func_wrap_async(
-        WASI,
-        "path_open",
-        |mut guest: Caller<'_, State>, args: OpenArgs| {
-            Box::new(async move {
-                let (fd, follow, path, len, oflags, rights, inherit, flags, out) = args;
-                let (mut memory, state) = parts(&mut guest)?;
-                let blind = state.blind.contains(&fd);
-                if blind && !writes_only(oflags, rights) {
-                    return Ok(ACCES);
-                }
-                if special(state, &mut memory, fd, follow, path, len).await {
-                    return Ok(ACCES);
-                }
-                let (wasi, memory) = (&mut state.wasi, &mut memory);
-                let opened = p1::path_open(
-                    wasi, memory, fd, follow, path, len, oflags, rights, inherit, flags, out,
-                )
-                .await;
-                let code = match opened {
-                    Err(error) if error.is::<ResourceTableError>() => return Ok(MFILE),
-                    other => other?,
-                };
-                if blind && code == SUCCESS {
-                    let new = memory.read(GuestPtr::<u32>::new(out.cast_unsigned()))?;
-                    state.blind.insert(new.cast_signed());
-                }
-                Ok(code)
-            })
-        },
-    )?;
+    linker.func_wrap_async(WASI, "path_open", |mut guest: Caller<'_, State>, args: OpenArgs| {
+        Box::new(async move {
+            let (fd, follow, path, len, oflags, rights, inherit, flags, out) = args;
+            let (mut memory, state) = parts(&mut guest)?;
+            let blind = state.blind.contains(&fd);
+            if blind && !writes_only(oflags, rights) {
+                return Ok(ACCES);
+            }
+            if special(state, &mut memory, fd, follow, path, len).await {
+                return Ok(ACCES);
+            }
+            let (wasi, memory) = (&mut state.wasi, &mut memory);
+            let opened = p1::path_open(
+                wasi, memory, fd, follow, path, len, oflags, rights, inherit, flags, out,
+            )
+            .await;
+            let code = match opened {
+                Err(error) if error.is::<ResourceTableError>() => return Ok(MFILE),
+                other => other?,
+            };
+            if blind && code == SUCCESS {
+                let new = memory.read(GuestPtr::<u32>::new(out.cast_unsigned()))?;
+                state.blind.insert(new.cast_signed());
+            }
+            Ok(code)
+        })
+    })?;
     Ok(())
 }
 
@@ -199,11 +191,7 @@ async fn special(
 /// Through a write-only directory nothing is listed, and nothing is moved to where it could be
 /// read. Symbolic links are not made at all: others might follow them.
 fn names(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.func_wrap(
-        WASI,
-        "path_symlink",
-        |_: i32, _: i32, _: i32, _: i32, _: i32| PERM,
-    )?;
+    linker.func_wrap(WASI, "path_symlink", |_: i32, _: i32, _: i32, _: i32, _: i32| PERM)?;
     macro_rules! sighted {
         ($name:ident($fd:ident $(, $arg:ident: $kind:ty)*)) => {
             linker.func_wrap_async(

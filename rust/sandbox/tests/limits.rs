@@ -20,16 +20,10 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn stopped_by_time(name: &str) {
     let engine = Engine::new().unwrap();
-    let bounds = Bounds {
-        time: Duration::from_millis(50),
-        ..plenty()
-    };
+    let bounds = Bounds { time: Duration::from_millis(50), ..plenty() };
     let outcome = go(&engine, &wat(&engine, name), &bounds);
     assert_eq!(outcome.status, Status::TimedOut, "{name}");
-    assert!(
-        outcome.elapsed >= bounds.time && outcome.elapsed < SOON,
-        "{name}: {outcome:?}"
-    );
+    assert!(outcome.elapsed >= bounds.time && outcome.elapsed < SOON, "{name}: {outcome:?}");
 }
 
 #[test]
@@ -66,16 +60,10 @@ fn time_stops_spinning_in_host_calls() {
 fn fuel_stops_a_loop_and_is_counted() {
     let engine = Engine::new().unwrap();
     for name in ["spin", "start_spin", "host_spin"] {
-        let bounds = Bounds {
-            fuel: 10_000,
-            ..plenty()
-        };
+        let bounds = Bounds { fuel: 10_000, ..plenty() };
         let outcome = go(&engine, &wat(&engine, name), &bounds);
         assert_eq!(outcome.status, Status::OutOfFuel, "{name}");
-        assert!(
-            outcome.fuel_used > 9_000 && outcome.fuel_used <= 10_000,
-            "{outcome:?}"
-        );
+        assert!(outcome.fuel_used > 9_000 && outcome.fuel_used <= 10_000, "{outcome:?}");
     }
 }
 
@@ -92,9 +80,7 @@ fn fuel_used_is_the_same_each_time() {
 fn endless_recursion_is_a_trap() {
     let engine = Engine::new().unwrap();
     let outcome = go(&engine, &wat(&engine, "recurse"), &plenty());
-    let Status::Trap(text) = outcome.status else {
-        panic!("{outcome:?}")
-    };
+    let Status::Trap(text) = outcome.status else { panic!("{outcome:?}") };
     assert!(text.contains("stack"), "{text}");
 }
 
@@ -103,20 +89,14 @@ fn faults_are_traps() {
     let engine = Engine::new().unwrap();
     for name in ["fault", "divide", "bad_pointer", "greedy_host", "grow_own"] {
         let outcome = go(&engine, &wat(&engine, name), &plenty());
-        assert!(
-            matches!(outcome.status, Status::Trap(_)),
-            "{name}: {outcome:?}"
-        );
+        assert!(matches!(outcome.status, Status::Trap(_)), "{name}: {outcome:?}");
     }
 }
 
 #[test]
 fn memory_growth_is_refused_and_graded() {
     let engine = Engine::new().unwrap();
-    let bounds = Bounds {
-        memory: 8 << 20,
-        ..plenty()
-    };
+    let bounds = Bounds { memory: 8 << 20, ..plenty() };
     for name in ["grow", "grow_table", "big_memory", "big_table"] {
         let outcome = go(&engine, &wat(&engine, name), &bounds);
         assert_eq!(outcome.status, Status::OutOfMemory, "{name}");
@@ -124,25 +104,16 @@ fn memory_growth_is_refused_and_graded() {
     }
     let polite = go(&engine, &wat(&engine, "grow_polite"), &bounds);
     assert_eq!(polite.status, Status::Exit(7));
-    assert!(
-        polite.memory_peak > 7 << 20 && polite.memory_peak <= bounds.memory,
-        "{polite:?}"
-    );
+    assert!(polite.memory_peak > 7 << 20 && polite.memory_peak <= bounds.memory, "{polite:?}");
 }
 
 #[test]
 fn a_module_at_its_memory_bound_runs() {
     let engine = Engine::new().unwrap();
     let module = wat(&engine, "empty");
-    let exact = Bounds {
-        memory: 65_536,
-        ..plenty()
-    };
+    let exact = Bounds { memory: 65_536, ..plenty() };
     assert_eq!(go(&engine, &module, &exact).status, Status::Ok);
-    let less = Bounds {
-        memory: 65_535,
-        ..plenty()
-    };
+    let less = Bounds { memory: 65_535, ..plenty() };
     assert_eq!(go(&engine, &module, &less).status, Status::OutOfMemory);
 }
 
@@ -151,42 +122,12 @@ fn zero_means_nothing() {
     let engine = Engine::new().unwrap();
     let module = wat(&engine, "empty");
     let run = |bounds| go(&engine, &module, &bounds).status;
-    assert_eq!(
-        run(Bounds {
-            fuel: 0,
-            ..plenty()
-        }),
-        Status::OutOfFuel
-    );
-    assert_eq!(
-        run(Bounds {
-            time: Duration::ZERO,
-            ..plenty()
-        }),
-        Status::TimedOut
-    );
-    assert_eq!(
-        run(Bounds {
-            memory: 0,
-            ..plenty()
-        }),
-        Status::OutOfMemory
-    );
-    assert_eq!(
-        run(Bounds {
-            output: 0,
-            ..plenty()
-        }),
-        Status::Ok
-    );
+    assert_eq!(run(Bounds { fuel: 0, ..plenty() }), Status::OutOfFuel);
+    assert_eq!(run(Bounds { time: Duration::ZERO, ..plenty() }), Status::TimedOut);
+    assert_eq!(run(Bounds { memory: 0, ..plenty() }), Status::OutOfMemory);
+    assert_eq!(run(Bounds { output: 0, ..plenty() }), Status::Ok);
     assert_eq!(run(Bounds::default()), Status::OutOfFuel);
-    assert_eq!(
-        run(Bounds {
-            time: Duration::MAX,
-            ..plenty()
-        }),
-        Status::Ok
-    );
+    assert_eq!(run(Bounds { time: Duration::MAX, ..plenty() }), Status::Ok);
 }
 
 #[test]
@@ -194,14 +135,7 @@ fn output_is_cut_at_the_shared_cap() {
     let engine = Engine::new().unwrap();
     let flood = wat(&engine, "flood");
     for cap in [0, 1, 1_000, 2_500, 1 << 20] {
-        let outcome = go(
-            &engine,
-            &flood,
-            &Bounds {
-                output: cap,
-                ..plenty()
-            },
-        );
+        let outcome = go(&engine, &flood, &Bounds { output: cap, ..plenty() });
         assert_eq!(outcome.status, Status::OutputFull);
         assert!(outcome.truncated);
         assert_eq!((outcome.stdout.len() + outcome.stderr.len()) as u64, cap);
@@ -215,15 +149,8 @@ fn output_of_exactly_the_cap_is_whole() {
     let engine = Engine::new().unwrap();
     let echo = wat(&engine, "echo");
     let stdin: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-    let input = Input {
-        stdin: stdin.clone(),
-        ..Input::default()
-    };
-    let run = |output| {
-        engine
-            .run(&echo, &Bounds { output, ..plenty() }, &input, None)
-            .unwrap()
-    };
+    let input = Input { stdin: stdin.clone(), ..Input::default() };
+    let run = |output| engine.run(&echo, &Bounds { output, ..plenty() }, &input, None).unwrap();
     let whole = run(100_000);
     assert_eq!((whole.status, whole.truncated), (Status::Ok, false));
     assert_eq!(whole.stdout, stdin);
@@ -254,13 +181,8 @@ fn an_interrupt_stays_set() {
     let stop = Interrupt::new();
     stop.interrupt();
     let module = wat(&engine, "empty");
-    let outcome = engine
-        .run(&module, &plenty(), &Input::default(), Some(&stop))
-        .unwrap();
-    assert_eq!(
-        (outcome.status, outcome.fuel_used),
-        (Status::Interrupted, 0)
-    );
+    let outcome = engine.run(&module, &plenty(), &Input::default(), Some(&stop)).unwrap();
+    assert_eq!((outcome.status, outcome.fuel_used), (Status::Interrupted, 0));
 }
 
 #[test]
@@ -282,18 +204,9 @@ fn eight_threads_run_at_once_and_keep_their_own_bounds() {
             let module = if n % 2 == 0 { &echo } else { &spin };
             scope.spawn(move || {
                 for _ in 0..20 {
-                    let input = Input {
-                        stdin: vec![n; 5_000],
-                        ..Input::default()
-                    };
-                    let bounds = Bounds {
-                        time: Duration::from_secs(60),
-                        ..plenty()
-                    };
-                    let short = Bounds {
-                        time: Duration::from_millis(30),
-                        ..plenty()
-                    };
+                    let input = Input { stdin: vec![n; 5_000], ..Input::default() };
+                    let bounds = Bounds { time: Duration::from_secs(60), ..plenty() };
+                    let short = Bounds { time: Duration::from_millis(30), ..plenty() };
                     if n % 2 == 0 {
                         let outcome = engine.run(module, &bounds, &input, None).unwrap();
                         assert_eq!(outcome.status, Status::Ok);
@@ -311,14 +224,8 @@ fn eight_threads_run_at_once_and_keep_their_own_bounds() {
 #[test]
 fn exit_codes_are_whole_and_sockets_closed() {
     let engine = Engine::new().unwrap();
-    assert_eq!(
-        go(&engine, &wat(&engine, "exit"), &plenty()).status,
-        Status::Exit(300)
-    );
-    assert_eq!(
-        go(&engine, &wat(&engine, "sockets"), &plenty()).status,
-        Status::Ok
-    );
+    assert_eq!(go(&engine, &wat(&engine, "exit"), &plenty()).status, Status::Exit(300));
+    assert_eq!(go(&engine, &wat(&engine, "sockets"), &plenty()).status, Status::Ok);
 }
 
 #[test]
@@ -334,20 +241,14 @@ fn a_guest_finds_only_what_it_is_given() {
         env: vec![("NAME".into(), "value".into())],
         ..Input::default()
     };
-    assert_eq!(
-        run(&given).stdout,
-        b"arg inspect\narg a b\nenv NAME=value\n"
-    );
+    assert_eq!(run(&given).stdout, b"arg inspect\narg a b\nenv NAME=value\n");
 }
 
 #[test]
 fn input_that_cannot_be_passed_is_refused() {
     let engine = Engine::new().unwrap();
     let module = wat(&engine, "empty");
-    let arg = |text: &str| Input {
-        args: vec![text.into()],
-        ..Input::default()
-    };
+    let arg = |text: &str| Input { args: vec![text.into()], ..Input::default() };
     let env = |name: &str, value: &str| Input {
         env: vec![(name.into(), value.into())],
         ..Input::default()

@@ -81,7 +81,11 @@ impl Chain {
             None => line.leaf(),
         };
         if line.index != self.size() {
-            return Err(broken(format!("line {} stands where {} belongs", line.index, self.size())));
+            return Err(broken(format!(
+                "line {} stands where {} belongs",
+                line.index,
+                self.size()
+            )));
         }
         if line.prev != self.head {
             return Err(broken(match line.index {

@@ -53,7 +53,7 @@ impl Checkpoint {
         else {
             return Err(wrong("does not have three lines"));
         };
-        if !origin.strip_prefix("moat.log/").is_some_and(|log| AgentId::parse(log).is_ok()) {
+        if origin.strip_prefix("moat.log/").is_none_or(|log| AgentId::parse(log).is_err()) {
             return Err(wrong("is not of the log of a gate"));
         }
         let size = decimal(size).ok_or_else(|| wrong("has a size that is not a number"))?;

@@ -74,7 +74,8 @@ impl<'a> Line<'a> {
         if std::str::from_utf8(bytes).is_err() {
             return Err(Error::malformed("the line is not UTF-8"));
         }
-        let (head, tail) = bytes.split_at_checked(bytes.len().saturating_sub(TAIL)).ok_or_else(short)?;
+        let (head, tail) =
+            bytes.split_at_checked(bytes.len().saturating_sub(TAIL)).ok_or_else(short)?;
         let rest = after(head, b"{\"i\":", "i")?;
         let (index, rest) = number(rest, ARGS_INTEGER, "i")?;
         let rest = after(rest, b",\"t\":", "t")?;
@@ -90,7 +91,9 @@ impl<'a> Line<'a> {
         let mac = after(tail, MAC_BEFORE, "mac")?;
         let (mac, end) = mac.split_at_checked(MAC_DIGITS).ok_or_else(short)?;
         if end != MAC_AFTER || !is_hex(mac) || !is_hex(prev) {
-            return Err(Error::malformed("the line has digits that are not lower-case hexadecimal"));
+            return Err(Error::malformed(
+                "the line has digits that are not lower-case hexadecimal",
+            ));
         }
         Ok(Self { bytes, index, time, kind, body, prev, mac })
     }

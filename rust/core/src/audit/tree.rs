@@ -30,7 +30,7 @@ pub fn node_hash(left: &Hash256, right: &Hash256) -> Hash256 {
     let mut state = INITIAL;
     compress256(&mut state, &blocks);
     let mut out = [0; 32];
-    for (place, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+    for (place, word) in out.as_chunks_mut().0.iter_mut().zip(state) {
         *place = word.to_be_bytes();
     }
     out
@@ -38,7 +38,13 @@ pub fn node_hash(left: &Hash256, right: &Hash256) -> Hash256 {
 
 /// The initial state of SHA-256 (FIPS 180-4 §5.3.3).
 const INITIAL: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab,
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
     0x5be0_cd19,
 ];
 

@@ -84,12 +84,27 @@ impl Streams {
         let live = |stream: &&Stream| stream.expires > now;
         let held = mine.map_or(0, |streams| streams.values().filter(live).count());
         let below = self.below.get(at.principal).copied().unwrap_or(0);
-        if held >= STREAMS_PER_HOLDER || below >= STREAMS_PER_PRINCIPAL || self.count >= STREAMS {
+        let sibling = |stream: &Stream| stream.principal == *at.principal;
+        if held >= STREAMS_PER_HOLDER
+            || self.full(below, STREAMS_PER_PRINCIPAL, now, sibling)
+            || self.full(self.count, STREAMS, now, |_| true)
+        {
             let detail = "no room for a new stream; go on with a live one (`Sender`), or wait \
                           until one has expired";
             return Err(Error::new(Reason::StreamsFull, detail));
         }
         Ok(())
+    }
+
+    /// Whether a bound is reached at `now`. Streams that have expired are counted until the next
+    /// line drops them; they are counted out only here, where they are in somebody's way.
+    fn full(&self, counted: usize, most: usize, now: u64, of: impl Fn(&Stream) -> bool) -> bool {
+        let expired = self.expiry.peek().is_some_and(|Reverse((expires, ..))| *expires <= now);
+        if counted < most || !expired {
+            return counted >= most;
+        }
+        let live = |stream: &&Stream| stream.expires > now && of(stream);
+        self.live.values().flat_map(HashMap::values).filter(live).count() >= most
     }
 
     /// Uses the number up, opening the stream if it is new.

@@ -1,0 +1,177 @@
+//! The heart beside its primitives: tokens, messages, permission, one line of the log.
+//! `cargo bench -p moat-core` prints one JSON object a line; `benches/table.py` reads them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub,
+    missing_docs,
+    reason = "a bench stops at the first surprise and prints"
+)]
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use moat_core::audit::{Chain, MacKey};
+use moat_core::caveat::{Grant, Request};
+use moat_core::guard::{Guard, Setup};
+use moat_core::key::sha256;
+use moat_core::message::Message;
+use moat_core::pattern::Resource;
+use moat_core::policy::Policy;
+use moat_core::token::Token;
+
+mod harness;
+mod world;
+
+use harness::pair;
+use world::{NOW, RESOURCE, body, caveats, chain, grant, identity, request, seal, signed, stamp};
+
+fn main() {
+    signing();
+    verifying();
+    permission();
+    gate();
+    line();
+}
+
+fn signing() {
+    let (root, holder) = (identity(0), identity(1));
+    let caveats = caveats(vec![grant("tool://search/**")], 0);
+    let issue = || Token::issue(&root, stamp(holder.id()), caveats.clone()).unwrap();
+    let token = issue();
+    let link = signed(token.links()[0].as_bytes().len());
+    pair(issue, || raw_sign(&link)).print("token_sign");
+
+    let gate = identity(9).id();
+    let create = || {
+        let body = body(&gate, &token, black_box(&[3; 256]));
+        Message::seal(&holder, token.as_bytes(), &body).unwrap()
+    };
+    let text = signed(request(&create(), &token));
+    pair(create, || raw_sign(&text)).print("message_create");
+    // Part of both ratios above: our keys are made ready once, not for every signature.
+    let ready = SigningKey::from_bytes(&[1; 32]);
+    pair(|| ready.sign(&text), || raw_sign(&text)).print("sign_ready");
+}
+
+fn raw_sign(text: &[u8]) -> ed25519_dalek::Signature {
+    SigningKey::from_bytes(black_box(&[1; 32])).sign(text)
+}
+
+/// Key from bytes, then `verify_strict`.
+fn raw_verify(text: &[u8]) -> impl Fn() + use<> {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let (id, signature, text) = (key.verifying_key().to_bytes(), key.sign(text), text.to_vec());
+    move || {
+        let key = VerifyingKey::from_bytes(black_box(&id)).unwrap();
+        key.verify_strict(&text, &signature).unwrap();
+    }
+}
+
+fn verifying() {
+    let (token, gate) = (chain(1), identity(9).id());
+    let (roots, bytes) = ([identity(0).id()], token.as_bytes().to_vec());
+    let walk = || {
+        let token = Token::decode(black_box(&bytes)).unwrap();
+        token.verify(&roots, Some(&gate), NOW).unwrap();
+        token
+    };
+    let link = signed(token.links()[0].as_bytes().len());
+    pair(walk, raw_verify(&link)).print("token_verify");
+
+    let holder = identity(1);
+    let wire = seal(&gate, &token, 1, 0);
+    let (id, key) = (holder.id(), holder.id().verifier().unwrap());
+    let open = || {
+        let message = Message::decode(black_box(&wire)).unwrap();
+        message.check_gate(&gate).unwrap();
+        message.check_times(NOW).unwrap();
+        message.verify(&id, &key).unwrap();
+        message
+    };
+    pair(open, raw_verify(&signed(request(&wire, &token)))).print("message_verify");
+}
+
+/// `permits` of one link. The named floor is one look-up of (action, resource) in the standard
+/// library's hash map: what a system without patterns would do.
+fn permission() {
+    one("permits_1", vec![grant("tool://search/**")], RESOURCE);
+    for count in [8, 256] {
+        let all = |pattern: &dyn Fn(usize) -> String| {
+            (0..count).map(|n| grant(&pattern(n))).collect::<Vec<_>>()
+        };
+        let (last, name) = (count - 1, format!("permits_{count}"));
+        // Filed apart: by authority, by first segment.
+        let apart = all(&|n| format!("tool://service{n:03}/**"));
+        one(&format!("{name}_own_authority"), apart, &format!("tool://service{last:03}/run"));
+        let beside = all(&|n| format!("tool://search/op{n:03}/**"));
+        one(&format!("{name}_shared_authority"), beside, &format!("tool://search/op{last:03}/x"));
+        // Filed together, because the first segment is a wildcard: every grant is looked at.
+        let under = all(&|n| format!("tool://search/*/op{n:03}"));
+        one(&format!("{name}_shared_bucket"), under, &format!("tool://search/web/op{last:03}"));
+        let globs = all(&|n| format!("tool://search/op{n:03}*"));
+        one(&format!("{name}_globs"), globs, &format!("tool://search/op{last:03}x"));
+    }
+}
+
+fn one(name: &str, allow: Vec<Grant>, resource: &str) {
+    let resource = Resource::parse(resource).unwrap();
+    let asked = resource.as_str().to_owned();
+    let floor: HashMap<_, _> = allow
+        .iter()
+        .map(|grant| (grant.resource.as_str().to_owned(), ()))
+        .chain([(asked.clone(), ())])
+        .collect();
+    let caveats = caveats(allow, 0);
+    let ours = || {
+        let request = Request::new(black_box("call"), black_box(&resource), true);
+        caveats.permits(&request).unwrap();
+    };
+    pair(ours, || floor.contains_key(black_box(asked.as_str()))).print(name);
+}
+
+/// Stage 1 of a gate for a chain that it has seen, one link and eight.
+fn gate() {
+    for links in [1, 8] {
+        let (token, gate) = (chain(links), identity(99).id());
+        let wire = seal(&gate, &token, links, 0);
+        let roots = vec![identity(0).id()];
+        let setup = Setup { gate, roots, operators: Vec::new(), policy: Policy::CHAIN_ONLY };
+        let guard = Guard::new(setup);
+        let verify = || guard.verify(black_box(&wire), NOW).unwrap();
+        let raw = raw_verify(&signed(request(&wire, &token)));
+        pair(verify, raw).print(&format!("guard_verify_depth_{links}"));
+    }
+}
+
+/// One line of the log without its file, beside SHA-256 of the same bytes.
+fn line() {
+    let gate = identity(9);
+    let key = MacKey::derive(&gate).unwrap();
+    for size in [300, 900] {
+        let mut chain = Chain::new(&gate.id());
+        let (mut out, first) = (Vec::new(), chain.open_body());
+        chain.append(&mut out, &key, (NOW, "open", first.as_bytes()), |_, _| ()).unwrap();
+        let body = entry(size);
+        let append = || {
+            out.clear();
+            chain.append(&mut out, &key, (NOW, "decision", &body), |_, _| ()).unwrap()
+        };
+        let line = vec![b'x'; body.len() + 160];
+        pair(append, || sha256(black_box(&line))).print(&format!("append_{size}"));
+    }
+}
+
+/// The body of an entry with so many bytes: digests and short fields, as a decision has them.
+fn entry(size: usize) -> Vec<u8> {
+    let mut fields = String::from(r#"{"allow":true,"stage":"capability""#);
+    let mut n = 0;
+    while fields.len() + 90 < size {
+        fields += &format!(r#","digest{n}":"{}""#, "0123456789abcdef".repeat(4));
+        n += 1;
+    }
+    let rest = size - fields.len() - r#","rest":""}"#.len();
+    format!(r#"{fields},"rest":"{}"}}"#, "r".repeat(rest)).into_bytes()
+}

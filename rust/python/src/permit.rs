@@ -1,0 +1,200 @@
+//! Leave to act, as a context manager.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use moat_core::key::sha256;
+use moat_core::{Error, Reason};
+use moat_log::{Effect, End};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::caveat::Limits;
+use crate::convert::{Clock, from_json};
+use crate::decision::{Decision, denied};
+use crate::fault::{Fault, Result};
+use crate::identity::AgentId;
+
+/// Proof of a logged yes. Only a gate makes one; it opens once and is not copied or pickled.
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct Permit {
+    permit: moat_log::Permit,
+    clock: Clock,
+    result: Mutex<Option<[u8; 32]>>,
+    outcome: OnceLock<u64>,
+}
+
+impl Permit {
+    pub(crate) fn new(permit: moat_log::Permit, clock: Clock) -> Self {
+        Self { permit, clock, result: Mutex::default(), outcome: OnceLock::new() }
+    }
+
+    fn body(&self) -> &moat_core::message::Body {
+        self.permit.verified().message().body()
+    }
+
+    /// The limits of all links, for a sandbox.
+    pub(crate) fn bounds(&self) -> &moat_core::caveat::Limits {
+        self.permit.verified().chain().limits()
+    }
+
+    /// Compares the code that is to run.
+    pub(crate) fn check_code(&self, py: Python<'_>, digest: &[u8; 32]) -> Result<()> {
+        let effect = Effect { code: Some(digest), ..Effect::default() };
+        self.permit.check(&effect).map_err(|error| self.refuse(py, error))
+    }
+
+    fn refuse(&self, py: Python<'_>, error: Error) -> Fault {
+        Fault::Py(denied(py, Decision {
+            entry: Some(self.permit.entry()),
+            error: Some(error),
+            action: Some(self.body().action.clone()),
+            resource: Some(self.body().resource.to_string()),
+            sender: Some(self.sender()),
+            permit: None,
+        }))
+    }
+
+    pub(crate) fn open(&self, py: Python<'_>) -> Result<()> {
+        let now = self.clock.second(py, None)?;
+        py.detach(|| self.permit.open(now)).map_err(|error| self.refuse(py, error))
+    }
+
+    pub(crate) fn close(&self, py: Python<'_>, end: End) -> Result<()> {
+        let now = self.clock.second(py, None)?;
+        let entry = py.detach(|| self.permit.close(end, now))?;
+        // Only the call that closed it comes here, so nothing was set before.
+        let _first = self.outcome.set(entry);
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Permit {
+    fn __enter__(slf: Bound<'_, Self>) -> Result<Bound<'_, Self>> {
+        slf.get().open(slf.py())?;
+        Ok(slf)
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> Result<()> {
+        let result = *self.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let detail = match kind.is_none() {
+            true => None,
+            false => Some(kind.getattr("__name__")?.extract::<String>()?),
+        };
+        let status = if detail.is_none() { "ok" } else { "raised" }.to_owned();
+        self.close(py, End { status, result, fuel: None, detail })
+    }
+
+    fn record(&self, py: Python<'_>, result: &[u8]) -> Result<()> {
+        if !self.permit.is_open() {
+            let detail = "the permit is not open; record a result inside `with permit:`";
+            return Err(self.refuse(py, Error::new(Reason::PermitSpent, detail)));
+        }
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(sha256(result));
+        Ok(())
+    }
+
+    #[pyo3(signature = (*, action=None, resource=None, recipient=None, payload=None, code=None))]
+    fn check(
+        &self,
+        py: Python<'_>,
+        action: Option<&str>,
+        resource: Option<&str>,
+        recipient: Option<AgentId>,
+        payload: Option<&[u8]>,
+        code: Option<&[u8]>,
+    ) -> Result<()> {
+        let code = code.map(sha256);
+        let recipient = recipient.as_ref().map(|id| &id.0);
+        let effect = Effect { action, resource, recipient, payload, code: code.as_ref() };
+        self.permit.check(&effect).map_err(|error| self.refuse(py, error))
+    }
+
+    #[getter]
+    fn entry(&self) -> u64 {
+        self.permit.entry()
+    }
+
+    #[getter]
+    fn sender(&self) -> AgentId {
+        AgentId(*self.permit.verified().chain().holder())
+    }
+
+    #[getter]
+    fn recipient(&self) -> AgentId {
+        AgentId(self.body().recipient)
+    }
+
+    #[getter]
+    fn action(&self) -> &str {
+        &self.body().action
+    }
+
+    #[getter]
+    fn resource(&self) -> &str {
+        self.body().resource.as_str()
+    }
+
+    #[getter]
+    fn args_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.body().args)
+    }
+
+    #[getter]
+    fn args<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
+        from_json(py, &self.body().args)
+    }
+
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.body().payload)
+    }
+
+    #[getter]
+    fn code<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.body().code.map(|code| PyBytes::new(py, &code))
+    }
+
+    #[getter]
+    fn limits(&self) -> Limits {
+        Limits(self.bounds().clone())
+    }
+
+    #[getter]
+    fn expires(&self) -> u64 {
+        self.permit.expires()
+    }
+
+    #[getter]
+    fn message_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.permit.verified().message().id())
+    }
+
+    #[getter]
+    fn outcome(&self) -> Option<u64> {
+        self.outcome.get().copied()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.permit)
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err("a permit is not copied or pickled; ask the gate for another"))
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        self.__reduce__()
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.__reduce__()
+    }
+}

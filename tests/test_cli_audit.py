@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli_kit import DENIED, ERROR, INVALID, READER, USAGE, Cli, fresh
+from moat import AgentId, AuditLog
+from moat.cli import audit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +70,8 @@ def test_verify_says_what_holds_and_what_it_could_not_check(busy: Cli) -> None:
     assert without["anchored"] is None
     assert len(without["unchecked"]) > len(found["unchecked"])
     told = busy("audit", "verify", "--no-anchor").stdout
-    assert "not checked: " in told
+    assert "what it could not check:" in told
+    assert "no anchor was given" in told
 
 
 def test_verify_finds_the_entry_that_was_changed(busy: Cli) -> None:
@@ -184,3 +189,25 @@ def test_a_checkpoint_of_another_history_is_not_extended(busy: Cli, tmp_path: Pa
     old = tmp_path / "old"
     old.write_text(busy("audit", "checkpoint").stdout.replace("a", "b", 1))
     assert busy.error("audit", "checkpoint", "--extends", old, code=INVALID)["exit"] == INVALID
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_long_log_shows_its_progress_on_a_terminal(
+    busy: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, key = log(busy), AgentId(gate(busy))
+    with audit._progress(folder) as progress:
+        assert progress is None
+    monkeypatch.setattr(audit, "LONG", 1)
+    with audit._progress(folder) as progress:
+        assert progress is None  # no terminal
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with audit._progress(folder) as progress:
+        AuditLog.verify(folder, log=key, progress=progress)
+    assert "verifying" in terminal.getvalue()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli_kit import DEAD, DENIED, ERROR, READER, USAGE, Cli, fresh
 from moat import Token
+from moat.cli import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +154,31 @@ def test_an_agent_revokes_itself_and_no_stranger_revokes_it(moat: Cli) -> None:
     told = moat("revoke", "worker", "--by", "worker").stdout
     assert "revoked agent worker" in told
     assert moat.error("restore", "worker", "--by", "stranger", code=DENIED)["code"] == "no_standing"
+
+
+def test_on_a_terminal_code_cannot_steer_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = b"a\x1b[2Jb\tc\n\xc2\x9bd\xc3\xa9"
+    for terminal, wanted in ((True, b"a?[2Jb\tc\n?d\xc3\xa9"), (False, written)):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+        run._pass(written, stream)
+        stream.flush()
+        assert stream.buffer.getvalue() == wanted  # type: ignore[attr-defined]
+
+
+def test_a_run_does_not_hold_a_stream_for_long(moat: Cli, desk: Path) -> None:
+    held = token(moat, desk)
+    moat("run", READER, "--token", held, "--arg", "x", "--arg", desk / "a.txt")
+    last = moat.json("audit", "show", "--kind", "decision", "--last", "1")["entries"][0]
+    assert last["body"]["expires"] - last["t"] <= 5
+
+
+def test_a_delegator_takes_back_what_it_gave_and_no_more(moat: Cli, desk: Path) -> None:
+    given, own = desk.parent / "given.token", desk.parent / "own.token"
+    moat("token", "attenuate", token(moat, desk), "--to", "worker", "--out", given)
+    terms = ("--allow", "code://reader run", "--standard", "--expires", "1h", "--out", own)
+    moat("token", "issue", "--to", "worker", *terms)
+    moat("run", READER, "--token", given, "--arg", "x", "--arg", desk.parent / "in", code=ERROR)
+    moat("revoke", "worker", "--by", "planner")
+    assert moat.error("token", "verify", given, code=DEAD)["code"] == "revoked"
+    assert moat.json("token", "verify", own)["revocation"] == "not revoked"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from cli_kit import DENIED, ERROR, USAGE, Cli, fresh
 from moat import AgentId, __version__
@@ -196,3 +198,19 @@ def test_no_colour_and_pipes_are_respected(tmp_path: Path) -> None:
     assert "\x1b" not in state("identity", "show").stdout
     assert "\x1b" not in state("audit", "verify").stdout
     assert json.loads(state("identity", "show", "--json").stdout)
+
+
+def test_no_color_turns_colour_off_and_nothing_else(tmp_path: Path) -> None:
+    fresh(tmp_path)
+    coloured = re.compile(r"\x1b\[[0-9;]*3[0-7]")
+    for no_color, wanted in ((None, True), ("1", False)):
+        env = {"MOAT_STATE": str(tmp_path / "state"), "FORCE_COLOR": "1", "NO_COLOR": no_color}
+        told = CliRunner(env=env).invoke(cli, ["audit", "verify"]).stdout
+        assert "entries hold" in told
+        assert bool(coloured.search(told)) is wanted
+
+
+def test_no_command_prints_the_help(tmp_path: Path) -> None:
+    for group in ((), ("token",), ("audit",)):
+        told = Cli(tmp_path)(*group, code=USAGE).stderr
+        assert told.startswith("Usage: moat")

@@ -22,9 +22,9 @@ _ATOMS = (
 _VALUES = st.recursive(
     _ATOMS,
     lambda inner: (
-        st.lists(inner, max_size=30) | st.dictionaries(st.integers(-9, 99_999), inner, max_size=30)
+        st.lists(inner, max_size=30) | st.dictionaries(st.integers(-9, 99_999), inner, max_size=9)
     ),
-    max_leaves=60,
+    max_leaves=20,
 )
 
 

@@ -193,12 +193,14 @@ class Stage:
         for name, one in self.agents.items():
             scene.detail = scene.detail and scene.detail.replace(f"`{one.id}`", name)
         scene.output = decision.explain().splitlines()
-        if decision.link is not None:
-            chain = ("root", *AGENTS)[decision.link :]
-            rows = [("link", f"{decision.link}, {chain[0]} to {chain[1]}")]
-            facts = (("caveat", decision.caveat), ("witness", decision.witness))
-            rows += [(key, fact) for key, fact in facts if fact is not None]
-            scene.picture = _show.fields(rows)
+        chain = ("root", *AGENTS)
+        link = decision.link
+        facts = {
+            "link": None if link is None else f"{link}, {chain[link]} to {chain[link + 1]}",
+            "caveat": decision.caveat,
+            "witness": decision.witness,
+        }
+        scene.picture = _show.fields((key, fact) for key, fact in facts.items() if fact)
         return decision
 
     def seal(self, sender: str, token: Token, action: str, resource: str) -> bytes:
@@ -383,7 +385,7 @@ def _verified(stage: Stage, scene: Scene) -> None:
     report = AuditLog.verify(folder, log=stage.gate, anchor=stage.anchor)
     scene.happened = f"{report.entries} entries hold"
     scene.detail = f"tree root {report.root.hex()}"
-    scene.output = [f"not checked: {sentence}" for sentence in report.unchecked]
+    scene.output = list(report.unchecked)
 
 
 def _tampered(stage: Stage, scene: Scene) -> None:

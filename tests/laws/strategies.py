@@ -201,7 +201,21 @@ def beside(r: Random, parent: forge.Terms) -> forge.Terms:
     """Terms below a parent's: narrower, or with an axis or two that may be anything."""
     wild = some_terms(r)
     names = r.sample([field.name for field in fields(wild)], k=r.choice((0, 0, 0, 1, 1, 2)))
-    return replace(narrower(r, parent), **{name: getattr(wild, name) for name in names})
+    below = narrower(r, parent)
+    if below.allow and r.random() < 0.25:
+        at = r.randrange(len(below.allow))
+        looser = looser_grant(r, below.allow[at])
+        below = replace(below, allow=distinct([*below.allow[:at], looser, *below.allow[at + 1 :]]))
+    return replace(below, **{name: getattr(wild, name) for name in names})
+
+
+def looser_grant(r: Random, grant: forge.Grant) -> forge.Grant:
+    """A grant with more resources, more actions or any arguments."""
+    resource, names, _ = grant
+    head, _, last = resource.rpartition("/")
+    wider = f"{head}/**" if last and not head.endswith("/") else resource
+    looser = ((wider, *grant[1:]), (resource, ("*",), grant[2]), (resource, names, "any"))
+    return r.choice([other for other in looser if other != grant] or [grant])
 
 
 def narrower(r: Random, parent: forge.Terms) -> forge.Terms:

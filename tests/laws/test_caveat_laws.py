@@ -297,13 +297,14 @@ def native_limits(stated: forge.Terms) -> Limits:
 
 
 def test_the_laws_are_tried_on_every_axis_and_every_answer() -> None:
-    """What is drawn above is neither always narrower nor always refused."""
+    """Each axis is often the only one too wide, and what is drawn is often covered."""
     seen: Counter[str] = Counter()
     for seed in range(3000):
         r = Random(seed)
         parent = some_terms(r)
         child = beside(r, parent)
-        seen.update(reference.widened(model(parent), model(child)) or ["covered"])
+        axes = reference.widened(model(parent), model(child))
+        seen.update(["covered"] if not axes else axes if len(axes) == 1 else [])
         chain = [model(parent), model(child)]
         seen[str(reference.chain_permits(chain, *a_request(r, child)))] += 1
     assert seen.keys() == {*AXES, "covered", "True", "False"} - {"attestations"}

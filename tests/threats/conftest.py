@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("threats.world", "threats.victim")
+pytest.register_assert_rewrite("threats.world", "threats.victim", "threats.ledger")
 
+from threats import ledger  # noqa: E402 - as below
 from threats.world import World  # noqa: E402 - after its assertions are made to explain themselves
 
 
@@ -18,3 +19,17 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World.at(tmp_path / "log")
     yield made
     made.gate.close()
+
+
+@pytest.fixture
+def anchor(tmp_path: Path) -> Path:
+    """Where the gate remembers its newest checkpoint, outside the folder."""
+    return tmp_path / "anchor"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, anchor: Path) -> Path:
+    """A closed log of ten decisions, allowed and denied."""
+    folder = tmp_path / "log"
+    ledger.fill(folder, anchor, range(10))
+    return folder

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import cbor2
 import pytest
 
 import forge
 from forge import ABSENT, NOW, Chain, Claim
+from moat import Policy
+from moat._native import Gate
 from threats.world import (
     GATE,
     MALLORY,
@@ -19,6 +22,9 @@ from threats.world import (
     ROOT,
     WORKER,
     World,
+    agent,
+    assert_refused,
+    identity,
 )
 
 
@@ -57,6 +63,27 @@ def test_a_chain_from_a_root_nobody_trusts(world: World) -> None:
 @pytest.mark.parametrize("pretender", [GATE, OPERATOR], ids=lambda key: key.name)
 def test_a_gate_or_an_operator_is_no_root(world: World, pretender: forge.Key) -> None:
     world.refuse(world.ask(forge.first(pretender, WORKER)), "unknown_root", link=0)
+
+
+def test_a_root_that_is_trusted_no_longer(world: World) -> None:
+    """The gate has walked this chain before; with other roots it is walked anew."""
+    chain = world.chain()
+    world.allow(world.ask(chain))
+    rules = {"policy": Policy.CHAIN_ONLY, "operators": []}
+    world.gate.arm(roots=[agent(RIVAL)], **rules)
+    world.refuse(world.ask(chain), "unknown_root", link=0)
+    world.gate.arm(roots=[], **rules)
+    world.refuse(world.ask(chain), "unknown_root", link=0)
+    world.gate.arm(roots=[agent(ROOT)], **rules)
+    world.allow(world.ask(chain))
+
+
+def test_a_gate_that_was_told_of_no_root(tmp_path: Path) -> None:
+    """Opened and not armed, it trusts nobody."""
+    gate = Gate.open(tmp_path / "log", identity(GATE), anchor=None, clock=lambda: NOW)
+    decision = gate.decide(forge.message(forge.first(ROOT, WORKER), GATE.public))
+    assert_refused(decision, "unknown_root")
+    gate.close()
 
 
 def test_a_chain_in_the_roots_name_signed_by_another(world: World) -> None:

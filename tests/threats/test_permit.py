@@ -68,6 +68,17 @@ def test_an_effect_that_raises_is_recorded_and_raised(world: World) -> None:
     spent(permit)
 
 
+def test_a_permit_closed_without_being_opened(world: World) -> None:
+    """No outcome for an effect that never was, and it still opens once."""
+    permit = world.allow(world.ask())
+    with world.growing_by(), pytest.raises(AuditError):
+        permit.__exit__(None, None, None)
+    with world.growing_by("outcome"), permit:
+        pass
+    with world.growing_by(), pytest.raises(AuditError):
+        permit.__exit__(None, None, None)
+
+
 # --- late ---
 
 

@@ -108,8 +108,9 @@ def _verified(screen: Console, report: Report) -> None:
     if report.torn:
         rows.append(("torn", f"{report.torn} unfinished bytes at the end, as a crash leaves them"))
     screen.print(_show.fields(rows, indent=2))
+    screen.print("  what it could not check:", style="yellow")
     for sentence in report.unchecked:
-        screen.print(Text.assemble(("  not checked: ", "yellow"), sentence))
+        screen.print(_show.Indented(Text(sentence), 4))
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from moat import Sandbox, _show
+from moat import Message, Sandbox, _show
 from moat.cli import failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from moat import Permit, SandboxOutcome
 
+LIFETIME = timedelta(seconds=5)
+"""Of the request: a gate keeps few streams of one holder, and every call here is a new one."""
 INPUT_BYTES = 900 * 1024
 """Input travels in the message, which is at most 1 MiB."""
 
@@ -67,13 +70,19 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""
     with app.moat() as moat:
-        permit = moat.session(who, held).request(
-            "run",
-            given["resource"] or f"code://{file.stem}",
+        wire = Message.seal(
+            who,
+            gate=moat.id,
+            token=held,
+            policy=moat.pep.policy.hash,
+            action="run",
+            resource=given["resource"] or f"code://{file.stem}",
             args=args | ({"env": env} if env else {}),
             payload=payload,
             code=sandbox.sha256,
+            expires_in=LIFETIME,
         )
+        permit = moat.pep.authorize(wire)
         outcome = sandbox.run(permit, stdin=payload, args=args["argv"], env=env)
     _tell(app, permit, outcome)
 

@@ -1,6 +1,6 @@
 //! All that a log implies: which messages were used, what is revoked, which links were seen,
-//! which effects are open. It changes by [`State::apply`] alone, one line at a time, so that
-//! reading the log again gives the same state.
+//! which effects are open. It changes by [`State::apply`], one line at a time, so that reading
+//! the log again gives the same state; [`State::advance`] only drops what is stale.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -48,7 +48,7 @@ pub struct State {
 }
 
 impl State {
-    /// The latest second that a line names.
+    /// The latest second that a line names, or at which something was decided.
     #[must_use]
     pub const fn time(&self) -> u64 {
         self.time
@@ -161,10 +161,9 @@ impl State {
     /// Takes in one line. A body that does not read, or that contradicts the lines before it,
     /// is an error: such a log is not folded.
     pub fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
-        if time < self.time {
-            return Err(Error::malformed("a line is older than the one before it"));
-        }
-        self.forget(time);
+        // That times only grow is the log's to check; a line may be older than the second at
+        // which something else was decided.
+        self.advance(time);
         match kind {
             Decision::KIND => self.decided(index, &Decision::from_body(body)?),
             LinkSeen::KIND => self.saw(&LinkSeen::from_body(body)?),
@@ -189,6 +188,15 @@ impl State {
                 Ok(())
             }
             other => Err(Error::malformed(format!("`{other}` is no kind of line"))),
+        }
+    }
+
+    /// Moves on to a second at which something is about to be decided, and drops what can no
+    /// longer matter then; a clock behind the log changes nothing. Reading the log again does
+    /// the same, later: what is dropped is stale, and stays so for as long as this value lives.
+    pub fn advance(&mut self, now: u64) {
+        if now > self.time {
+            self.forget(now);
         }
     }
 

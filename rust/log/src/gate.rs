@@ -22,6 +22,10 @@ impl Fold for State {
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
         Self::apply(self, index, time, kind, body)
     }
+
+    fn advance(&mut self, now: u64) {
+        Self::advance(self, now);
+    }
 }
 
 /// What can fail because of the log.

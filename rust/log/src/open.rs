@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use moat_core::audit::{Chain, Checkpoint, MacKey, OPEN, RESTORED, TORN};
 use moat_core::key::{Identity, sha256};
-use moat_core::limits::CHECKPOINT_ENTRIES;
 
 use crate::folder::Folder;
 use crate::notary::{Anchor, CHECKPOINT, Mark, Notary, read_checkpoint};
 use crate::prove::rebuild_tiles;
 use crate::scan::{Lines, Replay, SEGMENT};
-use crate::store::{Fold, Inner, Store};
+use crate::store::{BLOCK, Fold, Inner, Store};
 use crate::tiles::Growing;
 use crate::writer::{Disk, Health, Writer, write_whole};
 use crate::{LogError, Witness};

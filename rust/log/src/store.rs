@@ -23,6 +23,9 @@ pub trait Fold: Send {
     /// Errors: when the entry does not fit. The log then refuses to open, or becomes unavailable
     /// when it was just being written: a state must accept what it decided itself.
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<(), Error>;
+
+    /// Something is about to be decided at this second: the state may drop what is stale.
+    fn advance(&mut self, _now: u64) {}
 }
 
 /// One entry to be written.
@@ -93,12 +96,15 @@ pub struct Committed<R> {
 /// Bytes that may wait for a sync before a commit does the waiting itself.
 const BACKLOG: usize = 8 << 20;
 
+/// Lines between two whose place in the file is remembered.
+pub(crate) const BLOCK: u64 = 256;
+
 /// What changes with every entry.
 pub(crate) struct Inner<F> {
     pub(crate) fold: F,
     pub(crate) chain: Chain,
     pub(crate) growing: Growing,
-    /// Where every 256th line starts.
+    /// Where every line starts whose index is a multiple of `BLOCK`.
     pub(crate) offsets: Vec<u64>,
     /// Where the next line will start.
     pub(crate) end: u64,
@@ -179,6 +185,7 @@ impl<F: Fold> Store<F> {
             return Err(LogError::unavailable("it is being closed"));
         }
         let mut entries = Vec::new();
+        inner.fold.advance(now);
         let value = decide(&inner.fold, &mut entries);
         let first = inner.chain.size();
         let batch = inner.append(&entries, now, &self.key)?;
@@ -235,7 +242,7 @@ impl<F: Fold> Store<F> {
         self.health.check()?;
         let (start, end, size) = {
             let inner = self.lock()?;
-            let block = usize::try_from(index / CHECKPOINT_ENTRIES).unwrap_or(usize::MAX);
+            let block = usize::try_from(index / BLOCK).unwrap_or(usize::MAX);
             (inner.offsets.get(block).copied(), inner.end, inner.chain.size())
         };
         let Some(start) = start.filter(|_| index < size) else {
@@ -243,7 +250,7 @@ impl<F: Fold> Store<F> {
         };
         self.writer.wait(size)?;
         let mut lines = Lines::new(&self.segment, start, end);
-        for at in index - index % CHECKPOINT_ENTRIES..size {
+        for at in index - index % BLOCK..size {
             let offset = lines.offset();
             let broken = |why| LogError::ChainBroken { index: at, offset, why };
             let bytes = lines.next().map_err(unreadable)?;
@@ -353,7 +360,7 @@ impl<F: Fold> Inner<F> {
         }
         let tiles = nodes.iter().filter_map(|(level, hash)| self.growing.add(*level, hash));
         let tiles = tiles.collect();
-        let blocks = starts.iter().filter(|(index, _)| index % CHECKPOINT_ENTRIES == 0);
+        let blocks = starts.iter().filter(|(index, _)| index % BLOCK == 0);
         self.offsets.extend(blocks.map(|(_, start)| start));
         self.end += lines.len() as u64;
         Ok(Batch { lines, times, tiles })

@@ -206,6 +206,18 @@ mod tests {
         assert_eq!((streams.count, streams.live.len(), streams.below.len()), (0, 0, 0));
     }
 
+    #[test]
+    fn expired_streams_of_others_are_in_nobodys_way() {
+        let (mut streams, id) = (Streams::default(), agent(1));
+        let holders: Vec<_> = (0..STREAMS_PER_PRINCIPAL).map(|n| n.to_string()).collect();
+        for holder in &holders {
+            streams.take(&Slot { holder, ..slot(&id, 0, 0) }).unwrap();
+        }
+        assert!(streams.check(&slot(&id, 0, 0), 99).is_err());
+        assert!(streams.check(&slot(&agent(2), 0, 0), 99).is_ok());
+        assert!(streams.check(&slot(&id, 0, 0), 100).is_ok(), "before any line drops them");
+    }
+
     proptest! {
         #[test]
         fn the_window_agrees_with_a_set(steps in prop::collection::vec(0_u64..5_000, 1..300)) {

@@ -16,17 +16,20 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use moat_core::audit::{Chain, MacKey};
 use moat_core::caveat::{Grant, Request};
 use moat_core::guard::{Guard, Setup};
-use moat_core::key::sha256;
+use moat_core::key::{Verifier, sha256};
 use moat_core::message::Message;
 use moat_core::pattern::Resource;
 use moat_core::policy::Policy;
-use moat_core::token::Token;
+use moat_core::token::{Stamp, Token};
 
 mod harness;
 mod world;
 
 use harness::pair;
 use world::{NOW, RESOURCE, body, caveats, chain, grant, identity, request, seal, signed, stamp};
+
+/// Messages that a verification takes in turn.
+const TURNS: u8 = 16;
 
 fn main() {
     signing();
@@ -41,7 +44,7 @@ fn signing() {
     let caveats = caveats(vec![grant("tool://search/**")], 0);
     let issue = || Token::issue(&root, stamp(holder.id()), caveats.clone()).unwrap();
     let token = issue();
-    let link = signed(token.links()[0].as_bytes().len());
+    let link = vec![0x5a; signed(token.links()[0].as_bytes().len())];
     pair(issue, || raw_sign(&link)).print("token_sign");
 
     let gate = identity(9).id();
@@ -49,7 +52,7 @@ fn signing() {
         let body = body(&gate, &token, black_box(&[3; 256]));
         Message::seal(&holder, token.as_bytes(), &body).unwrap()
     };
-    let text = signed(request(&create(), &token));
+    let text = vec![0x5a; signed(request(&create(), &token))];
     pair(create, || raw_sign(&text)).print("message_create");
     // Part of both ratios above: our keys are made ready once, not for every signature.
     let ready = SigningKey::from_bytes(&[1; 32]);
@@ -60,38 +63,52 @@ fn raw_sign(text: &[u8]) -> ed25519_dalek::Signature {
     SigningKey::from_bytes(black_box(&[1; 32])).sign(text)
 }
 
-/// Key from bytes, then `verify_strict`.
-fn raw_verify(text: &[u8]) -> impl Fn() + use<> {
+/// Key from bytes, then `verify_strict`, over texts of a length in turn: a signature's time
+/// depends on its bits, so neither side lives on one.
+fn raw_verify(length: usize) -> impl FnMut() {
     let key = SigningKey::from_bytes(&[1; 32]);
-    let (id, signature, text) = (key.verifying_key().to_bytes(), key.sign(text), text.to_vec());
+    let id = key.verifying_key().to_bytes();
+    let texts = (0..TURNS).map(|n| vec![n; length]);
+    let mut next = texts.map(|text| (key.sign(&text), text)).collect::<Vec<_>>().into_iter().cycle();
     move || {
+        let (signature, text) = next.next().unwrap();
         let key = VerifyingKey::from_bytes(black_box(&id)).unwrap();
         key.verify_strict(&text, &signature).unwrap();
     }
 }
 
 fn verifying() {
-    let (token, gate) = (chain(1), identity(9).id());
-    let (roots, bytes) = ([identity(0).id()], token.as_bytes().to_vec());
+    let (gate, roots) = (identity(9).id(), [identity(0).id()]);
+    let token = |n| {
+        let stamp = Stamp { nonce: [n; 16], ..stamp(identity(1).id()) };
+        Token::issue(&identity(0), stamp, caveats(vec![grant("tool://search/**")], 15)).unwrap()
+    };
+    let tokens: Vec<_> = (0..TURNS).map(token).collect();
+    let mut next = tokens.iter().cycle();
     let walk = || {
-        let token = Token::decode(black_box(&bytes)).unwrap();
+        let token = Token::decode(black_box(next.next().unwrap().as_bytes())).unwrap();
         token.verify(&roots, Some(&gate), NOW).unwrap();
         token
     };
-    let link = signed(token.links()[0].as_bytes().len());
-    pair(walk, raw_verify(&link)).print("token_verify");
+    let link = tokens[0].links()[0].as_bytes();
+    pair(walk, raw_verify(signed(link.len()))).print("token_verify");
 
-    let holder = identity(1);
-    let wire = seal(&gate, &token, 1, 0);
-    let (id, key) = (holder.id(), holder.id().verifier().unwrap());
-    let open = || {
-        let message = Message::decode(black_box(&wire)).unwrap();
+    let token = &tokens[0];
+    let wires: Vec<_> = (0..TURNS).map(|n| seal(&gate, token, 1, n.into())).collect();
+    let (sender, length) = (identity(1).id(), signed(request(&wires[0], token)));
+    let open = |wire: &[u8], key: &Verifier| {
+        let message = Message::decode(black_box(wire)).unwrap();
         message.check_gate(&gate).unwrap();
         message.check_times(NOW).unwrap();
-        message.verify(&id, &key).unwrap();
+        message.verify(&sender, key).unwrap();
         message
     };
-    pair(open, raw_verify(&signed(request(&wire, &token)))).print("message_verify");
+    // A gate keeps the key of a chain that it has seen; one who only opens does not.
+    let (key, mut next) = (sender.verifier().unwrap(), wires.iter().cycle());
+    pair(|| open(next.next().unwrap(), &key), raw_verify(length)).print("message_verify");
+    let mut next = wires.iter().cycle();
+    let fresh = || open(next.next().unwrap(), &black_box(sender).verifier().unwrap());
+    pair(fresh, raw_verify(length)).print("message_open");
 }
 
 /// `permits` of one link. The named floor is one look-up of (action, resource) in the standard
@@ -136,13 +153,14 @@ fn one(name: &str, allow: Vec<Grant>, resource: &str) {
 fn gate() {
     for links in [1, 8] {
         let (token, gate) = (chain(links), identity(99).id());
-        let wire = seal(&gate, &token, links, 0);
+        let wires: Vec<_> = (0..TURNS).map(|n| seal(&gate, &token, links, n.into())).collect();
         let roots = vec![identity(0).id()];
         let setup = Setup { gate, roots, operators: Vec::new(), policy: Policy::CHAIN_ONLY };
         let guard = Guard::new(setup);
-        let verify = || guard.verify(black_box(&wire), NOW).unwrap();
-        let raw = raw_verify(&signed(request(&wire, &token)));
-        pair(verify, raw).print(&format!("guard_verify_depth_{links}"));
+        let mut next = wires.iter().cycle();
+        let verify = || guard.verify(black_box(next.next().unwrap()), NOW).unwrap();
+        let raw = raw_verify(signed(request(&wires[0], &token)));
+        pair(verify, raw).print(&format!("guard_verify_{links}"));
     }
 }
 

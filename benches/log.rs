@@ -82,14 +82,21 @@ fn authorize() {
         let mut world = World::new(folder.path(), links);
         let wire = world.messages(1).remove(0);
         world.decide(&wire);
-        let (signer, text) = (identity(1), signed(request(&wire, &world.token)));
-        let (id, signature) = (signer.id(), signer.sign(&text));
+        let (signer, length) = (identity(1), signed(request(&wire, &world.token)));
+        let texts = (0..16).map(|n| vec![n; length]);
+        let texts: Vec<_> = texts.map(|text| (signer.sign(&text), text)).collect();
+        let (id, mut turn) = (signer.id(), texts.iter().cycle());
         let mut ours = || {
             let wires = world.messages(8);
             let mut next = wires.iter();
             batch(8, || world.decide(next.next().unwrap()))
         };
-        let mut raw = || batch(8, || black_box(&id).verify(&text, &signature).unwrap());
+        let mut raw = || {
+            batch(8, || {
+                let (signature, text) = turn.next().unwrap();
+                black_box(&id).verify(text, signature).unwrap();
+            })
+        };
         rounds(harness::ROUNDS, &mut ours, &mut raw).print(&format!("authorize_depth_{links}"));
     }
 }
@@ -198,7 +205,8 @@ fn verification() {
     let trust = Trust { log: identity(GATE).id(), anchor: None, key: None };
     for entries in [20_000, 200_000] {
         let folder = in_memory();
-        log_of(folder.path(), entries);
+        // In a thread of its own, whose freed memory is not taken again below.
+        std::thread::scope(|scope| scope.spawn(|| log_of(folder.path(), entries)).join().unwrap());
         let log = folder.path().join("log");
         let (before, mut most) = (resident(), 0);
         let report = verify(&log, &trust, |_| most = most.max(resident())).unwrap();

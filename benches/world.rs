@@ -80,10 +80,10 @@ pub(crate) fn body(gate: &AgentId, token: &Token, payload: &[u8]) -> Body {
     }
 }
 
-/// What a signature in a `COSE_Sign1` of this length is over: its `Sig_structure` is 56 bytes
-/// shorter, for it has the context's name and no signature.
-pub(crate) fn signed(envelope: usize) -> Vec<u8> {
-    vec![0x5a; envelope - 56]
+/// Length of what a signature in a `COSE_Sign1` is over: its `Sig_structure` is 56 bytes shorter,
+/// for it has the context's name and no signature.
+pub(crate) fn signed(envelope: usize) -> usize {
+    envelope - 56
 }
 
 /// The request in a message: what follows the token, after two heads of three bytes and one of one.

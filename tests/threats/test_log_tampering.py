@@ -13,7 +13,7 @@ import pytest
 
 from moat import AuditError, ChainBroken, MoatError, RolledBack
 from threats.ledger import chained, check, detected, fill, read, segment, unopened, write
-from threats.victim import TESTS, Victim
+from threats.victim import Victim, environment
 from threats.world import GATE, RIVAL, World, agent, open_gate
 
 
@@ -176,7 +176,7 @@ def test_two_processes_that_start_at_once(tmp_path: Path) -> None:
     started = [
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(TESTS)},
+            env=environment(),
         )
         for _ in range(2)
     ]  # fmt: skip

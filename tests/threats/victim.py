@@ -66,7 +66,7 @@ class Victim:
         done = subprocess.run(
             command,
             input="".join(wire.hex() + "\n" for wire in wires),
-            env=os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment(),
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         said = [json.loads(line) for line in done.stdout.splitlines() if line.endswith("}")]
@@ -74,6 +74,12 @@ class Victim:
         if kill and not self.tracer:
             assert done.returncode == -signal.SIGKILL, done.stderr
         return story
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, with this folder of tests to import from."""
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _say(**saying: Any) -> None:

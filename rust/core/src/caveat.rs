@@ -8,7 +8,7 @@ use std::fmt;
 use crate::error::{Axis, Error, Reason, Result};
 use crate::key::AgentId;
 use crate::limits;
-use crate::pattern::{Pattern, Resource};
+use crate::pattern::{Index, Pattern, Resource};
 
 mod codec;
 mod limit;
@@ -138,39 +138,13 @@ pub struct Request<'a> {
     action: &'a str,
     resource: &'a Resource,
     no_args: bool,
-    buckets: Buckets,
 }
-
-type Buckets = [u64; crate::pattern::BUCKETS];
 
 impl<'a> Request<'a> {
     /// `no_args` says that the arguments are the empty object.
     #[must_use]
     pub fn new(action: &'a str, resource: &'a Resource, no_args: bool) -> Self {
-        Self { action, resource, no_args, buckets: resource.buckets() }
-    }
-}
-
-/// Where patterns are filed, so that a request looks at few of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Index(Vec<(u64, u16)>);
-
-impl Index {
-    fn new<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Self {
-        let mut entries: Vec<_> = patterns.map(Pattern::bucket).zip(0..).collect();
-        entries.sort_unstable();
-        Self(entries)
-    }
-
-    /// Positions of the patterns that could match.
-    fn candidates(&self, buckets: &Buckets) -> impl Iterator<Item = usize> {
-        buckets.iter().flat_map(|bucket| {
-            let start = self.0.partition_point(|(filed, _)| filed < bucket);
-            let tail = self.0.get(start..).unwrap_or_default();
-            tail.iter()
-                .take_while(move |(filed, _)| filed == bucket)
-                .map(|(_, position)| usize::from(*position))
-        })
+        Self { action, resource, no_args }
     }
 }
 
@@ -278,7 +252,7 @@ impl Caveats {
             let detail = format!("`{denial}` is denied by name");
             return Err(Error::new(Reason::Forbidden, detail).on(Axis::Deny));
         }
-        let granted = self.allow_index.candidates(&request.buckets).any(|at| {
+        let granted = self.allow_index.candidates(request.resource).any(|at| {
             self.allow.get(at).is_some_and(|grant| {
                 grant.actions.contains(request.action)
                     && grant.args.permits(request.no_args)
@@ -289,7 +263,7 @@ impl Caveats {
     }
 
     fn denial(&self, request: &Request<'_>) -> Option<&Denial> {
-        self.deny_index.candidates(&request.buckets).find_map(|at| {
+        self.deny_index.candidates(request.resource).find_map(|at| {
             self.deny.get(at).filter(|denial| {
                 denial.actions.contains(request.action) && denial.resource.matches(request.resource)
             })

@@ -112,8 +112,14 @@ impl Control {
         if it.gate != *gate {
             return Err(Error::new(Reason::WrongGate, "the statement is for another gate"));
         }
-        check_fresh(it.issued, it.expires, limits::CONTROL_SECONDS, now)?;
+        self.check_times(now)?;
         self.signed.verify(&it.signer)
+    }
+
+    /// Refuses a statement that is too old, too long-lived or from the future.
+    pub fn check_times(&self, now: u64) -> Result<()> {
+        let it = &self.statement;
+        check_fresh(it.issued, it.expires, limits::CONTROL_SECONDS, now)
     }
 }
 

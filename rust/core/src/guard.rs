@@ -107,6 +107,10 @@ impl Verified {
     }
 }
 
+/// A control statement whose signature was checked.
+#[derive(Debug)]
+pub struct Genuine(Control);
+
 /// A line to append: kind and body.
 pub type Line = (&'static str, Vec<u8>);
 
@@ -218,7 +222,7 @@ impl Guard {
             number: body.number,
             expires: body.expires,
         };
-        state.check_fresh(&slot, now)
+        state.check_fresh(&slot)
     }
 
     fn answer(&self, verified: &Verified, state: &State) -> Ruling {
@@ -245,10 +249,17 @@ impl Guard {
         Err(Error::new(Reason::PolicyMismatch, detail))
     }
 
-    /// Judges a control statement; the line to append where it counts.
-    pub fn rule_control(&self, control: &Control, state: &State, now: u64) -> Result<Line> {
-        let now = effective(state, now)?;
+    /// Reads a control statement and checks gate, times and signature; touches no state.
+    pub fn verify_control(&self, bytes: &[u8], now: u64) -> Result<Genuine> {
+        let control = Control::decode(bytes)?;
         control.verify(&self.setup.gate, now)?;
+        Ok(Genuine(control))
+    }
+
+    /// Judges a control statement; the line to append where it counts.
+    pub fn rule_control(&self, Genuine(control): &Genuine, state: &State, now: u64) -> Result<Line> {
+        let now = effective(state, now)?;
+        control.check_times(now)?;
         let statement = control.statement();
         state.check_lost(statement.issued)?;
         let scope = state.standing(statement, &self.setup.roots, &self.setup.operators, now)?;

@@ -6,6 +6,7 @@
 
 mod canonical;
 mod host;
+mod index;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -16,20 +17,19 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 pub use canonical::canonicalize;
+pub use index::Index;
 
 use crate::error::Result;
 use host::{Shape, default_port, split_port};
+use index::Starts;
 use parse::{Kind, Parts, parse, parse_any_length};
 use text::decode;
-
-/// How many buckets a resource has.
-pub const BUCKETS: usize = 3;
 
 /// One thing that can be acted on, in its one spelling, such as `tool://search/web`.
 #[derive(Clone)]
 pub struct Resource {
     parts: Parts,
-    buckets: [u64; BUCKETS],
+    starts: Starts,
 }
 
 impl Resource {
@@ -43,13 +43,8 @@ impl Resource {
     }
 
     fn from_parts(parts: Parts) -> Self {
-        let first = parts
-            .segments
-            .first()
-            .map_or(parts.authority, |span| span.end.into());
-        let ends = [parts.scheme + 3, parts.authority, first];
-        let buckets = ends.map(|end| fnv1a(parts.slice(0, end)));
-        Self { parts, buckets }
+        let starts = Starts::new(&parts);
+        Self { parts, starts }
     }
 
     /// The text.
@@ -63,13 +58,6 @@ impl Resource {
     pub fn scheme(&self) -> &str {
         self.parts.scheme()
     }
-
-    /// The buckets of every pattern that could match: by scheme, by scheme and authority, and by
-    /// those with the first segment.
-    #[must_use]
-    pub fn buckets(&self) -> [u64; BUCKETS] {
-        self.buckets
-    }
 }
 
 /// A set of resources, such as `tool://search/**`, in its one spelling.
@@ -80,7 +68,6 @@ pub struct Pattern {
     head: usize,
     /// How many segments lie in the head.
     literal: usize,
-    bucket: u64,
     tree: Option<Box<str>>,
 }
 
@@ -97,22 +84,19 @@ impl Pattern {
             .segments
             .iter()
             .take_while(|span| exact && span.kind == Kind::Literal);
-        let (mut head, mut first, mut literal) = (parts.authority, parts.authority, 0);
+        let (mut head, mut literal) = (parts.authority, 0);
         for span in plain {
             head = span.end.into();
-            first = if literal == 0 { head } else { first };
             literal += 1;
         }
         if !exact {
-            (head, first) = (parts.scheme + 3, parts.scheme + 3);
+            head = parts.scheme + 3;
         }
-        let bucket = fnv1a(parts.slice(0, first));
         let tree = tree_of(&parts, literal);
         Ok(Self {
             parts,
             head,
             literal,
-            bucket,
             tree,
         })
     }
@@ -200,13 +184,6 @@ impl Pattern {
         parse_any_length(&text, false)
             .ok()
             .map(Resource::from_parts)
-    }
-
-    /// Under which of [`Resource::buckets`] this pattern is filed: a pattern that matches a
-    /// resource has one of the resource's buckets. Equal buckets mean nothing.
-    #[must_use]
-    pub fn bucket(&self) -> u64 {
-        self.bucket
     }
 
     /// The directory tree of a pattern like `file:///a/b/**` (no other wildcard), as a path with
@@ -338,13 +315,6 @@ fn tree_of(parts: &Parts, literal: usize) -> Option<Box<str>> {
     Some(match parts.slice(parts.authority, end) {
         "" => "/".into(),
         path => decode(path).into(),
-    })
-}
-
-/// FNV-1a, 64 bits: a bucket is a hint, so nothing hangs on collisions.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
     })
 }
 

@@ -98,9 +98,9 @@ impl State {
         }
     }
 
-    /// Refuses a number that was used, or a stream for which there is no room at `now`.
-    pub fn check_fresh(&self, at: &Slot<'_>, now: u64) -> Result<()> {
-        self.streams.check(at, now)
+    /// Refuses a number that was used, or a stream for which there is no room.
+    pub fn check_fresh(&self, at: &Slot<'_>) -> Result<()> {
+        self.streams.check(at)
     }
 
     /// The scope in which the signer may say this, or why not.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
-use moat_core::control::{Control, Target};
+use moat_core::control::Target;
 use moat_core::entry::{Entry, Recovered, Summary};
 use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
@@ -267,7 +267,7 @@ impl Gate {
     pub fn control(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
         self.0.store.health.check()?;
         let guard = self.guard();
-        let control = match Control::decode(bytes) {
+        let control = match guard.verify_control(bytes, now) {
             Ok(control) => control,
             Err(error) => return Ok(Err(error)),
         };

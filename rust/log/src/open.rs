@@ -218,7 +218,7 @@ impl<F: Fold> Found<F> {
         while replay.step(
             |level, hash| full.extend(growing.add(level, hash)),
             |offset, line| {
-                if line.index.is_multiple_of(CHECKPOINT_ENTRIES) {
+                if line.index.is_multiple_of(BLOCK) {
                     offsets.push(offset);
                 }
                 fold.apply(line.index, line.time, line.kind, line.body)
@@ -298,7 +298,7 @@ impl<F: Fold> Found<F> {
         let mut lines = Vec::new();
         for (kind, body) in entries {
             let index = self.inner.chain.size();
-            if index.is_multiple_of(CHECKPOINT_ENTRIES) {
+            if index.is_multiple_of(BLOCK) {
                 self.inner.offsets.push(self.inner.end + lines.len() as u64);
             }
             let parts = (options.now, kind, body.as_bytes());

@@ -32,6 +32,10 @@ pub(super) fn default_port(scheme: &str) -> Option<u16> {
 /// What to write instead.
 pub(super) fn check_authority(scheme: &str, text: &str, stars: bool) -> Result<Shape, Fault> {
     let default = default_port(scheme);
+    // The plainest authority first: what follows looks for what an identifier does not hold.
+    if default.is_none() && scheme != "file" && check_identifier(text).is_ok() {
+        return Ok(Shape::Exact);
+    }
     let (shape, rest) = match text.strip_prefix('*') {
         Some(_) if !stars => {
             return Err("a resource has no `*`; name one authority, or parse it as a pattern");
@@ -96,10 +100,8 @@ fn check_port(port: &str, default: Option<u16>) -> Result<(), Fault> {
 /// Labels of `[A-Za-z0-9_-]` joined by dots.
 fn check_identifier(name: &str) -> Result<(), Fault> {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if name
-        .split('.')
-        .all(|label| !label.is_empty() && label.bytes().all(fine))
-    {
+    let mut labels = name.as_bytes().split(|&byte| byte == b'.');
+    if labels.all(|label| !label.is_empty() && label.iter().copied().all(fine)) {
         Ok(())
     } else {
         Err("an authority is labels of `A-Z a-z 0-9 _ -` joined by single dots")

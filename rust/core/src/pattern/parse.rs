@@ -83,12 +83,9 @@ pub(super) fn parse_any_length(text: &str, stars: bool) -> Result<Parts> {
 
 fn split(text: &str, stars: bool) -> std::result::Result<Parts, Fault> {
     check_unicode(text)?;
-    let (scheme, tail) = text
-        .split_once("://")
-        .ok_or("write a scheme and `://` first, as in `tool://search/web`")?;
-    check_scheme(scheme)?;
-    let (authority, path) = match tail.split_once('/') {
-        Some((authority, path)) => (authority, Some(path)),
+    let (scheme, tail) = split_scheme(text)?;
+    let (authority, path) = match tail.bytes().position(|byte| byte == b'/') {
+        Some(at) => (tail.get(..at).unwrap_or_default(), tail.get(at + 1..)),
         None => (tail, None),
     };
     let shape = check_authority(scheme, authority, stars)?;
@@ -107,14 +104,18 @@ fn split(text: &str, stars: bool) -> std::result::Result<Parts, Fault> {
     })
 }
 
-/// `[a-z][a-z0-9+.-]*` (RFC 3986 §3.1, in lower case).
-fn check_scheme(scheme: &str) -> std::result::Result<(), Fault> {
+/// Takes `[a-z][a-z0-9+.-]*` (RFC 3986 §3.1, in lower case) and `://` off the start.
+fn split_scheme(text: &str) -> std::result::Result<(&str, &str), Fault> {
     let fine =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'.' | b'-');
-    if scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(fine) {
-        Ok(())
-    } else {
-        Err("a scheme is lower case: a letter, then `a-z 0-9 + . -`")
+    let end = text.bytes().position(|byte| !fine(byte)).unwrap_or(0);
+    let (scheme, rest) = text.split_at_checked(end).unwrap_or_default();
+    match rest.strip_prefix("://") {
+        Some(tail) if scheme.starts_with(|c: char| c.is_ascii_lowercase()) => Ok((scheme, tail)),
+        None if !text.contains("://") => {
+            Err("write a scheme and `://` first, as in `tool://search/web`")
+        }
+        _ => Err("a scheme is lower case: a letter, then `a-z 0-9 + . -`"),
     }
 }
 
@@ -125,21 +126,22 @@ fn split_path(
 ) -> std::result::Result<(Vec<Span>, bool), Fault> {
     let mut start = from;
     let mut rest = false;
-    let mut spans = Vec::with_capacity(path.bytes().filter(|&byte| byte == b'/').count() + 1);
-    for segment in path.split('/') {
+    let path = path.as_bytes();
+    let mut spans = Vec::with_capacity(path.iter().filter(|&&byte| byte == b'/').count() + 1);
+    for segment in path.split(|&byte| byte == b'/') {
         if rest {
             return Err("`**` stands only last");
         }
         let end = start + segment.len();
-        if stars && segment == "**" {
+        if stars && segment == b"**" {
             rest = true;
-        } else if stars && segment.contains("**") {
+        } else if stars && segment.windows(2).any(|pair| pair == b"**") {
             return Err("`**` stands only as a whole segment; inside one write `*`");
         } else {
             check_segment(segment, stars)?;
             let kind = match segment {
-                "*" => Kind::Any,
-                _ if segment.contains('*') => Kind::Glob,
+                b"*" => Kind::Any,
+                _ if stars && segment.contains(&b'*') => Kind::Glob,
                 _ => Kind::Literal,
             };
             let offset = |at: usize| u16::try_from(at).map_err(|_| "too long; shorten it");

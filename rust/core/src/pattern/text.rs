@@ -89,14 +89,14 @@ fn is_escaped(byte: u8) -> bool {
 ///
 /// # Errors
 /// What to write instead.
-pub(super) fn check_segment(segment: &str, stars: bool) -> Result<(), Fault> {
+pub(super) fn check_segment(segment: &[u8], stars: bool) -> Result<(), Fault> {
     if segment.is_empty() {
         return Err("a segment is empty; drop the extra `/`");
     }
-    if matches!(segment, "." | "..") {
+    if matches!(segment, b"." | b"..") {
         return Err("`.` and `..` are not segments; write the path they lead to");
     }
-    let mut bytes = segment.bytes();
+    let mut bytes = segment.iter().copied();
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => check_escape(bytes.next(), bytes.next())?,

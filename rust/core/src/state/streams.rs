@@ -71,8 +71,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Refuses a used number, or a new stream where no room is left at `now`.
-    pub(super) fn check(&self, at: &Slot<'_>, now: u64) -> Result<()> {
+    /// Refuses a used number, or a new stream where no room is left.
+    pub(super) fn check(&self, at: &Slot<'_>) -> Result<()> {
         let mine = self.live.get(at.holder);
         if let Some(stream) = mine.and_then(|streams| streams.get(&at.stream)) {
             if stream.used(at.number) {
@@ -81,30 +81,14 @@ impl Streams {
             }
             return Ok(());
         }
-        let live = |stream: &&Stream| stream.expires > now;
-        let held = mine.map_or(0, |streams| streams.values().filter(live).count());
+        let held = mine.map_or(0, HashMap::len);
         let below = self.below.get(at.principal).copied().unwrap_or(0);
-        let sibling = |stream: &Stream| stream.principal == *at.principal;
-        if held >= STREAMS_PER_HOLDER
-            || self.full(below, STREAMS_PER_PRINCIPAL, now, sibling)
-            || self.full(self.count, STREAMS, now, |_| true)
-        {
+        if held >= STREAMS_PER_HOLDER || below >= STREAMS_PER_PRINCIPAL || self.count >= STREAMS {
             let detail = "no room for a new stream; go on with a live one (`Sender`), or wait \
                           until one has expired";
             return Err(Error::new(Reason::StreamsFull, detail));
         }
         Ok(())
-    }
-
-    /// Whether a bound is reached at `now`. Streams that have expired are counted until the next
-    /// line drops them; they are counted out only here, where they are in somebody's way.
-    fn full(&self, counted: usize, most: usize, now: u64, of: impl Fn(&Stream) -> bool) -> bool {
-        let expired = self.expiry.peek().is_some_and(|Reverse((expires, ..))| *expires <= now);
-        if counted < most || !expired {
-            return counted >= most;
-        }
-        let live = |stream: &&Stream| stream.expires > now && of(stream);
-        self.live.values().flat_map(HashMap::values).filter(live).count() >= most
     }
 
     /// Uses the number up, opening the stream if it is new.
@@ -185,24 +169,26 @@ mod tests {
     fn the_largest_number_is_a_number() {
         let (mut streams, id) = (Streams::default(), agent(1));
         streams.take(&slot(&id, 0, u64::MAX)).unwrap();
-        assert!(streams.check(&slot(&id, 0, u64::MAX), 0).is_err());
-        assert!(streams.check(&slot(&id, 0, u64::MAX - 1023), 0).is_ok());
-        assert!(streams.check(&slot(&id, 0, u64::MAX - 1024), 0).is_err());
-        assert!(streams.check(&slot(&id, 0, 0), 0).is_err());
+        assert!(streams.check(&slot(&id, 0, u64::MAX)).is_err());
+        assert!(streams.check(&slot(&id, 0, u64::MAX - 1023)).is_ok());
+        assert!(streams.check(&slot(&id, 0, u64::MAX - 1024)).is_err());
+        assert!(streams.check(&slot(&id, 0, 0)).is_err());
     }
 
     #[test]
     fn a_ninth_stream_waits_for_one_to_expire() {
         let (mut streams, id) = (Streams::default(), agent(1));
         for stream in 0..8 {
-            streams.check(&slot(&id, stream, 0), 0).unwrap();
+            streams.check(&slot(&id, stream, 0)).unwrap();
             streams.take(&slot(&id, stream, 0)).unwrap();
         }
-        let full = streams.check(&slot(&id, 9, 0), 99).unwrap_err();
+        let full = streams.check(&slot(&id, 9, 0)).unwrap_err();
         assert_eq!(full.reason, Reason::StreamsFull);
-        assert!(streams.check(&slot(&id, 3, 1), 99).is_ok(), "live streams go on");
-        assert!(streams.check(&slot(&id, 9, 0), 100).is_ok());
+        assert!(streams.check(&slot(&id, 3, 1)).is_ok(), "live streams go on");
+        streams.forget(99);
+        assert!(streams.check(&slot(&id, 9, 0)).is_err());
         streams.forget(100);
+        assert!(streams.check(&slot(&id, 9, 0)).is_ok());
         assert_eq!((streams.count, streams.live.len(), streams.below.len()), (0, 0, 0));
     }
 
@@ -213,9 +199,10 @@ mod tests {
         for holder in &holders {
             streams.take(&Slot { holder, ..slot(&id, 0, 0) }).unwrap();
         }
-        assert!(streams.check(&slot(&id, 0, 0), 99).is_err());
-        assert!(streams.check(&slot(&agent(2), 0, 0), 99).is_ok());
-        assert!(streams.check(&slot(&id, 0, 0), 100).is_ok(), "before any line drops them");
+        assert!(streams.check(&slot(&id, 0, 0)).is_err());
+        assert!(streams.check(&slot(&agent(2), 0, 0)).is_ok());
+        streams.forget(100);
+        assert!(streams.check(&slot(&id, 0, 0)).is_ok());
     }
 
     proptest! {
@@ -226,7 +213,7 @@ mod tests {
             for number in steps {
                 let old = number + REPLAY_WINDOW <= newest && !used.is_empty();
                 let expected = !used.contains(&number) && !old;
-                prop_assert_eq!(streams.check(&slot(&id, 0, number), 0).is_ok(), expected);
+                prop_assert_eq!(streams.check(&slot(&id, 0, number)).is_ok(), expected);
                 if expected {
                     streams.take(&slot(&id, 0, number)).unwrap();
                     used.insert(number);

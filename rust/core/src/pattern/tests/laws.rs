@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::text::decode;
-use super::super::{Pattern, Resource, canonicalize};
+use super::super::{Index, Pattern, Resource, canonicalize};
 use super::{covers, pattern};
 
 /// Every `covers` between `patterns` must be containment over `resources`.
@@ -194,10 +194,15 @@ proptest! {
     }
 
     #[test]
-    fn a_match_shares_a_bucket((p, q) in related(), r in any_resource()) {
+    fn an_index_leaves_out_nothing_that_matches((p, q) in related(), r in any_resource()) {
         let member = q.example().expect("every pattern has a member");
-        for (p, r) in [(&p, &r), (&q, &r), (&p, &member), (&q, &member)] {
-            prop_assert!(!p.matches(r) || r.buckets().contains(&p.bucket()));
+        let index = Index::new([&p, &q].into_iter());
+        for r in [&r, &member] {
+            let found: Vec<_> = index.candidates(r).collect();
+            prop_assert!(found.len() <= 2, "each is looked at once");
+            for (at, pattern) in [&p, &q].into_iter().enumerate() {
+                prop_assert!(!pattern.matches(r) || found.contains(&at), "{pattern} {r}");
+            }
         }
     }
 

@@ -1,0 +1,122 @@
+//! Which of many patterns could match a resource, told without looking at most of them.
+
+use super::host::Shape;
+use super::parse::{Kind, Parts};
+use super::{Pattern, Resource};
+
+/// Literal segments by which patterns are filed.
+const SEGMENTS: usize = 6;
+
+/// Hashes of the starts of a text: its scheme, that and its authority, those and its first
+/// segment, and so on. Equal hashes mean nothing, so nothing hangs on collisions.
+#[derive(Clone, Debug)]
+pub(super) struct Starts {
+    hashes: [u64; 2 + SEGMENTS],
+    count: usize,
+}
+
+impl Starts {
+    pub(super) fn new(parts: &Parts) -> Self {
+        let segments = parts.segments.iter().take(SEGMENTS).map(|span| span.end.into());
+        let ends = [parts.scheme + 3, parts.authority].into_iter().chain(segments);
+        let mut starts = Self { hashes: [0; 2 + SEGMENTS], count: 0 };
+        let (mut hash, mut from) = (0xCBF2_9CE4_8422_2325, 0);
+        for (place, end) in starts.hashes.iter_mut().zip(ends) {
+            // FNV-1a, 64 bits; one round more apart, so that an empty authority counts.
+            hash = parts.slice(from, end).bytes().chain([0]).fold(hash, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+            });
+            (*place, from) = (hash, end);
+            starts.count += 1;
+        }
+        starts
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &u64> {
+        self.hashes.iter().take(self.count)
+    }
+}
+
+/// Up to eight literal bytes with which one segment begins in all that a pattern matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Hint {
+    segment: u16,
+    bytes: u64,
+    mask: u64,
+}
+
+impl Hint {
+    /// Of the first segment from `from` on that begins literally.
+    fn new(parts: &Parts, from: usize) -> Self {
+        let literal = |(at, span): (usize, _)| {
+            let start = parts.segment(span).split('*').next().unwrap_or_default();
+            let known = u32::try_from(start.len().min(8)).ok().filter(|known| *known > 0)?;
+            let mask = u64::MAX >> (64 - 8 * known);
+            Some(Self { segment: u16::try_from(at).ok()?, bytes: word(start, 0) & mask, mask })
+        };
+        let segments = parts.segments.iter().copied().enumerate().skip(from);
+        segments.filter(|(_, span)| span.kind != Kind::Any).find_map(literal).unwrap_or_default()
+    }
+
+    fn fits(&self, parts: &Parts) -> bool {
+        // INVARIANT: a pattern matches only what has all its segments, each with its literal
+        // bytes; so what is left out here would not have matched.
+        let segment = parts.segments.get(usize::from(self.segment));
+        let differs = |start: u16| (word(&parts.text, start.into()) ^ self.bytes) & self.mask;
+        self.mask == 0 || segment.is_some_and(|span| differs(span.start) == 0)
+    }
+}
+
+/// Eight bytes of a text from a place on, the first one lowest; zeros follow the end.
+fn word(text: &str, start: usize) -> u64 {
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    match (rest.first_chunk(), text.as_bytes().last_chunk()) {
+        (Some(bytes), _) => u64::from_le_bytes(*bytes),
+        (None, Some(end)) if !rest.is_empty() => {
+            u64::from_le_bytes(*end) >> (8 * (8 - rest.len()))
+        }
+        _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
+}
+
+/// A pattern's place among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Filed {
+    start: u64,
+    position: u16,
+    hint: Hint,
+}
+
+impl Filed {
+    fn new(pattern: &Pattern, position: u16) -> Self {
+        let segments = pattern.literal.min(SEGMENTS);
+        let depth = if pattern.parts.shape == Shape::Exact { 1 + segments } else { 0 };
+        let start = Starts::new(&pattern.parts).hashes.get(depth).copied().unwrap_or_default();
+        Self { start, position, hint: Hint::new(&pattern.parts, segments) }
+    }
+}
+
+/// Patterns, filed by the start that all they match have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index(Vec<Filed>);
+
+impl Index {
+    /// Files at most 65,536 patterns.
+    pub fn new<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Self {
+        let filed = patterns.zip(0..).map(|(pattern, position)| Filed::new(pattern, position));
+        let mut filed: Vec<_> = filed.collect();
+        filed.sort_unstable();
+        Self(filed)
+    }
+
+    /// Positions of patterns among which are all that match.
+    pub fn candidates(&self, resource: &Resource) -> impl Iterator<Item = usize> {
+        resource.starts.iter().flat_map(|start| {
+            let first = self.0.partition_point(|filed| filed.start < *start);
+            let tail = self.0.get(first..).unwrap_or_default().iter();
+            tail.take_while(move |filed| filed.start == *start)
+                .filter(|filed| filed.hint.fits(&resource.parts))
+                .map(|filed| filed.position.into())
+        })
+    }
+}

@@ -27,7 +27,9 @@ pub trait Entry: Serialize + DeserializeOwned {
 }
 
 macro_rules! entries {
-    ($($(#[$doc:meta])* $name:ident = $kind:literal { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal {
+        $($(#[$fdoc:meta])* $field:ident: $type:ty,)*
+    })*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -184,7 +184,9 @@ fn texts<'py>(py: Python<'py>, set: &[pattern::Pattern]) -> PyResult<Bound<'py, 
 #[pymethods]
 impl Limits {
     #[new]
-    #[pyo3(signature = (*, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None))]
+    #[pyo3(signature = (
+        *, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None,
+    ))]
     fn new(
         fuel: Option<u64>,
         memory: Option<u64>,
@@ -208,7 +210,9 @@ impl Limits {
         })
     }
 
-    #[pyo3(signature = (*, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None))]
+    #[pyo3(signature = (
+        *, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None,
+    ))]
     #[expect(clippy::too_many_arguments, reason = "one for each axis")]
     fn replace(
         &self,

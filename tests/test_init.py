@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import moat
+from moat import _clash
 
 PACKAGE = Path(moat.__file__).parent
 
@@ -79,3 +80,8 @@ def test_another_project_is_named_when_the_native_module_is_missing(site):
 def test_a_directory_that_no_distribution_owns_is_no_clash(whole):
     (whole / "moat" / "scratch").mkdir()
     assert import_from(whole).returncode == 0
+
+
+def test_every_directory_of_ours_is_known_as_ours():
+    """Another one would make each import ask all installed distributions."""
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} <= _clash._OURS

@@ -223,6 +223,7 @@ def test_a_restoring_statement_sent_again_after_a_second_revocation(world: World
     world.restart()
     refused(world, restore, "replayed", now=NOW + 3_599)
     refused(world, restore, "stale", now=NOW + 3_600)
+    world.restart()
     world.refuse(world.ask(chain), "revoked")
 
 

@@ -252,22 +252,23 @@ impl Caveats {
             let detail = format!("`{denial}` is denied by name");
             return Err(Error::new(Reason::Forbidden, detail).on(Axis::Deny));
         }
-        let granted = self.allow_index.candidates(request.resource).any(|at| {
+        let granted = self.allow_index.find(request.resource, |at| {
             self.allow.get(at).is_some_and(|grant| {
                 grant.actions.contains(request.action)
                     && grant.args.permits(request.no_args)
                     && grant.resource.matches(request.resource)
             })
         });
-        if granted { Ok(()) } else { Err(self.not_granted(request)) }
+        granted.map_or_else(|| Err(self.not_granted(request)), |_| Ok(()))
     }
 
     fn denial(&self, request: &Request<'_>) -> Option<&Denial> {
-        self.deny_index.candidates(request.resource).find_map(|at| {
-            self.deny.get(at).filter(|denial| {
+        let named = self.deny_index.find(request.resource, |at| {
+            self.deny.get(at).is_some_and(|denial| {
                 denial.actions.contains(request.action) && denial.resource.matches(request.resource)
             })
-        })
+        });
+        named.and_then(|at| self.deny.get(at))
     }
 
     fn not_granted(&self, request: &Request<'_>) -> Error {

@@ -109,14 +109,66 @@ impl Index {
         Self(filed)
     }
 
-    /// Positions of patterns among which are all that match.
-    pub fn candidates(&self, resource: &Resource) -> impl Iterator<Item = usize> {
-        resource.starts.iter().flat_map(|start| {
+    /// The first position that is accepted; all that match are asked about, and few others.
+    pub fn find(&self, resource: &Resource, accept: impl Fn(usize) -> bool) -> Option<usize> {
+        for start in resource.starts.iter() {
             let first = self.0.partition_point(|filed| filed.start < *start);
-            let tail = self.0.get(first..).unwrap_or_default().iter();
-            tail.take_while(move |filed| filed.start == *start)
-                .filter(|filed| filed.hint.fits(&resource.parts))
-                .map(|filed| filed.position.into())
-        })
+            for filed in self.0.get(first..).unwrap_or_default() {
+                if filed.start != *start {
+                    break;
+                }
+                let position = filed.position.into();
+                if filed.hint.fits(&resource.parts) && accept(position) {
+                    return Some(position);
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_matches_is_found_however_deep_it_lies() {
+        let deep = |depth, end| format!("file://{}{end}", "/a".repeat(depth));
+        let ends = ["", "/**", "/*", "/*/**", "/b*c", "/*c", "/bbbbbbbbbbbbc*", "/b/*", "/*/c/d"];
+        let patterns = (0..10).flat_map(|depth| ends.map(|end| deep(depth, end)));
+        let patterns: Vec<_> = patterns.map(|text| Pattern::parse(&text).unwrap()).collect();
+        let index = Index::new(patterns.iter());
+        let ends = ["", "/bc", "/bbbbbbbbbbbbcd", "/c", "/b/c", "/é/c/d", "/a/c"];
+        let mut found = 0;
+        for text in (0..12).flat_map(|depth| ends.map(|end| deep(depth, end))) {
+            let resource = Resource::parse(&text).unwrap();
+            for (at, pattern) in patterns.iter().enumerate() {
+                if pattern.matches(&resource) {
+                    let asked = index.find(&resource, |position| position == at);
+                    assert_eq!(asked, Some(at), "{pattern} {resource}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 300, "{found}");
+    }
+
+    #[test]
+    fn few_others_are_asked_about() {
+        let texts = (0..256).flat_map(|n| {
+            [format!("x://a/b/c/op{n:03}/**"), format!("x://a/*/op{n:03}"), format!("x://a/op{n:03}*")]
+        });
+        let patterns: Vec<_> = texts.map(|text| Pattern::parse(&text).unwrap()).collect();
+        let index = Index::new(patterns.iter());
+        for text in ["x://a/b/c/op255/x", "x://a/b/op255", "x://a/op255x"] {
+            let asked = std::cell::Cell::new(0);
+            let resource = Resource::parse(text).unwrap();
+            index.find(&resource, |_| {
+                asked.set(asked.get() + 1);
+                false
+            });
+            assert_eq!(asked.get(), 1, "{text}");
+        }
     }
 }

@@ -8,6 +8,7 @@ alternate, every round gives one ratio, and the median over many rounds is what 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
 from timeit import Timer
 from typing import Any, Final
@@ -25,6 +27,10 @@ from moat._native import Gate
 NOW: Final = 1_750_000_000
 ROUNDS: Final = 201
 BATCH_NS: Final = 500_000
+DEPTHS: Final = 16
+"""Depths of the stack; prime to what the rounds are multiplied by."""
+TURNS: Final = 16
+"""Messages that a verification takes in turn: its time depends on the signature's bits."""
 TOGETHER: Final = 64
 """Messages decided together, and threads that decide at once."""
 RESOURCE: Final = "tool://search/web"
@@ -47,12 +53,13 @@ def alternate(
     """Print what came out of two batches that time themselves, in nanoseconds a call."""
     mine, other = [], []
     for turn in range(rounds):
+        one, two = turn * 5 % DEPTHS, (turn * 7 + 3) % DEPTHS
         if turn % 2:
-            other.append(raw())
-            mine.append(ours())
+            other.append(deeper(two, raw))
+            mine.append(deeper(one, ours))
         else:
-            mine.append(ours())
-            other.append(raw())
+            mine.append(deeper(one, ours))
+            other.append(deeper(two, raw))
     pairs = list(zip(mine, other, strict=True))
     found = {
         "name": name,
@@ -62,6 +69,11 @@ def alternate(
         "difference_ns": statistics.median(one - two for one, two in pairs),
     }
     print(json.dumps(found), flush=True)
+
+
+def deeper(levels: int, work: Callable[[], float]) -> float:
+    """Run a batch so many frames of C further down: `map` is not Python."""
+    return next(map(deeper, (levels - 1,), (work,))) if levels else work()
 
 
 def batched(statement: str, names: dict[str, Any]) -> Callable[[], float]:
@@ -96,33 +108,47 @@ def issue(root: Identity, holder: AgentId, allow: list[Grant], depth: int = 0) -
 def keys() -> None:
     """The four operations that sign or verify, beside the primitive called from Python too."""
     root, holder, gate = map(Identity.generate, ("root", "holder", "gate"))
-    token = issue(root, holder.id, [grant("tool://search/**")])
-    fixed: dict[str, Any] = {
+    allow = [grant("tool://search/**")]
+    tokens = [issue(root, holder.id, allow) for _ in range(TURNS)]
+    names: dict[str, Any] = {
         "Token": Token, "Message": Message, "root": root, "holder": holder, "to": holder.id,
-        "gate": gate.id, "roots": [root.id], "token": token, "data": bytes(token),
-        "allow": [grant("tool://search/**")], "limits": limits(), "hour": HOUR, "now": NOW,
-        "policy": Policy.CHAIN_ONLY.hash, "payload": bytes(256), "resource": RESOURCE,
+        "gate": gate.id, "roots": [root.id], "token": tokens[0], "tokens": cycle(map(bytes, tokens)),
+        "allow": allow, "limits": limits(), "hour": HOUR, "now": NOW, "resource": RESOURCE,
+        "policy": Policy.CHAIN_ONLY.hash, "payload": bytes(256),
     }  # fmt: skip
-    seal = (
+    tokens_made = (
+        "Token.issue(root, holder=to, allow=allow, expires_in=hour, limits=limits, now=now)"
+    )
+    message_made = (
         "Message.seal(holder, gate=gate, token=token, policy=policy, action='call',"
         " resource=resource, payload=payload, now=now)"
     )
-    wire = eval(seal, fixed)
-    for kind, envelope in (
-        ("token", bytes(token.links[0])),
-        # A message is an array of two byte strings with three bytes of head each.
-        ("message", wire[len(bytes(token)) + 7 :]),
-    ):
-        text = bytes(len(envelope) - DIFFERENCE)
-        known = {**fixed, "text": text, "wire": wire, "signature": holder.sign(text)}
-        if kind == "token":
-            ours = "Token.issue(root, holder=to, allow=allow, expires_in=hour, limits=limits, now=now)"
-            check = "Token.from_bytes(data).verify(roots, gate=gate, now=now)"
-        else:
-            ours, check = seal, "Message.open(wire, gate=gate, sender=to, now=now)"
-        made = "sign" if kind == "token" else "create"
-        compare(f"py_{kind}_{made}", ours, "root.sign(text)", **known)
-        compare(f"py_{kind}_verify", check, "to.verify(text, signature)", **known)
+    wires = [eval(message_made, names) for _ in range(TURNS)]
+    names |= {"wires": cycle(wires)}
+    size = len(bytes(tokens[0].links[0]))
+    beside(size, "py_token", tokens_made, "sign", names)
+    checked = "Token.from_bytes(next(tokens)).verify(roots, gate=gate, now=now)"
+    beside(size, "py_token", checked, "verify", names)
+    # A message is an array of two byte strings with three bytes of head each.
+    size = len(wires[0]) - len(bytes(tokens[0])) - 7
+    beside(size, "py_message", message_made, "sign", names)
+    opened = "Message.open(next(wires), gate=gate, sender=to, now=now)"
+    beside(size, "py_message", opened, "verify", names)
+
+
+def beside(envelope: int, name: str, ours: str, kind: str, names: dict[str, Any]) -> None:
+    """Compare with signing or verifying texts of the length that ours signs."""
+    signer = Identity.generate("raw")
+    texts = [bytes([n]) * (envelope - DIFFERENCE) for n in range(TURNS)]
+    raw = {
+        "sign": ("sign(next(texts))", {"sign": signer.sign, "texts": cycle(texts)}),
+        "verify": (
+            "verify(*next(signed))",
+            {"verify": signer.id.verify, "signed": cycle([(t, signer.sign(t)) for t in texts])},
+        ),
+    }
+    statement, more = raw[kind]
+    compare(f"{name}_{kind}", ours, statement, **names, **more)
 
 
 def permission() -> None:
@@ -180,9 +206,11 @@ def authorize(links: int) -> None:
     with gated(in_memory(), links) as (gate, messages):
         signer, calls = Identity.generate("raw"), 8
         wire = messages(1)[0]
-        text = bytes(len(wire) - len(bytes(Message.from_bytes(wire).token)) - 7 - DIFFERENCE)
-        names = {"key": signer.id, "text": text, "signature": signer.sign(text)}
-        raw = Timer("key.verify(text, signature)", globals=names)
+        size = len(wire) - len(bytes(Message.from_bytes(wire).token)) - 7 - DIFFERENCE
+        texts = [bytes([n]) * size for n in range(TURNS)]
+        signed = cycle([(text, signer.sign(text)) for text in texts])
+        names = {"verify": signer.id.verify, "signed": signed}
+        raw = Timer("verify(*next(signed))", globals=names)
         fresh = {"authorize": gate.authorize, "now": NOW}
         ours = Timer("authorize(next(wires), now=now)", globals=fresh)
 
@@ -195,6 +223,16 @@ def authorize(links: int) -> None:
 
 def durable() -> None:
     """A share in one sync beside a sync of one's own, where temporary files lie."""
+    with tempfile.TemporaryFile() as file:
+
+        def sync() -> float:
+            os.write(file.fileno(), bytes(1024))
+            started = time.perf_counter_ns()
+            os.fdatasync(file.fileno())
+            return time.perf_counter_ns() - started
+
+        alternate("py_sync", sync, lambda: 1.0, 63)
+
     with gated(None, 1) as (gate, messages):
 
         def timed(work: Callable[[list[bytes]], object], count: int) -> float:

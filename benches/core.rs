@@ -69,7 +69,8 @@ fn raw_verify(length: usize) -> impl FnMut() {
     let key = SigningKey::from_bytes(&[1; 32]);
     let id = key.verifying_key().to_bytes();
     let texts = (0..TURNS).map(|n| vec![n; length]);
-    let mut next = texts.map(|text| (key.sign(&text), text)).collect::<Vec<_>>().into_iter().cycle();
+    let mut next =
+        texts.map(|text| (key.sign(&text), text)).collect::<Vec<_>>().into_iter().cycle();
     move || {
         let (signature, text) = next.next().unwrap();
         let key = VerifyingKey::from_bytes(black_box(&id)).unwrap();

@@ -15,7 +15,6 @@ mod limit;
 
 pub use limit::Limits;
 
-
 /// Action names, sorted and without duplicates, or `*` alone: any action.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Actions(Vec<String>);
@@ -298,7 +297,9 @@ impl Caveats {
     /// Whether a child asks for no more on any axis; the error names the axis and a witness.
     pub fn covers(&self, child: &Self) -> Result<()> {
         child.allow.iter().try_for_each(|grant| self.covers_grant(grant))?;
-        if let Some(dropped) = self.deny.iter().find(|mine| !child.deny.iter().any(|its| its.covers(mine))) {
+        if let Some(dropped) =
+            self.deny.iter().find(|mine| !child.deny.iter().any(|its| its.covers(mine)))
+        {
             let detail = "the child drops a denial of its parent; repeat it";
             return Err(widened(Axis::Deny, detail).seen(dropped.to_string()));
         }
@@ -351,15 +352,15 @@ impl Caveats {
     }
 
     fn resource_widened(&self, child: &Grant, action: &str) -> Error {
-        let mine: Vec<_> =
-            self.allow.iter().filter(|mine| mine.actions.contains(action)).collect();
+        let mine: Vec<_> = self.allow.iter().filter(|mine| mine.actions.contains(action)).collect();
         let outside = |resource: &Resource| !mine.iter().any(|g| g.resource.matches(resource));
         let witness = if mine.is_empty() {
             child.resource.example()
         } else {
             mine.iter().filter_map(|g| g.resource.witness(&child.resource)).find(|w| outside(w))
         };
-        let detail = format!("no single grant of the parent covers `{action}` on `{}`", child.resource);
+        let detail =
+            format!("no single grant of the parent covers `{action}` on `{}`", child.resource);
         let error = widened(Axis::Resource, detail);
         match witness {
             Some(resource) => error.seen(format!("{action} {resource}")),

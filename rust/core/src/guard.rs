@@ -257,7 +257,12 @@ impl Guard {
     }
 
     /// Judges a control statement; the line to append where it counts.
-    pub fn rule_control(&self, Genuine(control): &Genuine, state: &State, now: u64) -> Result<Line> {
+    pub fn rule_control(
+        &self,
+        Genuine(control): &Genuine,
+        state: &State,
+        now: u64,
+    ) -> Result<Line> {
         let now = effective(state, now)?;
         control.check_times(now)?;
         let statement = control.statement();
@@ -284,7 +289,8 @@ impl Guard {
 /// The second that counts: never behind the log's, and a clock too far behind denies.
 pub fn effective(state: &State, now: u64) -> Result<u64> {
     if now.saturating_add(limits::SKEW_SECONDS) < state.time() {
-        let detail = format!("the clock says {now}, the log already {}; set the clock", state.time());
+        let detail =
+            format!("the clock says {now}, the log already {}; set the clock", state.time());
         return Err(Error::new(Reason::ClockBehind, detail));
     }
     Ok(now.max(state.time()))
@@ -324,7 +330,11 @@ fn decision(verified: &Verified, gate: &AgentId, verdict: &Result<()>) -> Result
         holder: chain.holder_text.clone(),
         token: hex::encode(chain.token.leaf()?.id()),
         message: hex::encode(message.id()),
-        recipient: if body.recipient == *gate { "gate".to_owned() } else { body.recipient.to_string() },
+        recipient: if body.recipient == *gate {
+            "gate".to_owned()
+        } else {
+            body.recipient.to_string()
+        },
         action: body.action.clone(),
         resource: body.resource.to_string(),
         args: hex::encode(sha256(&body.args)),

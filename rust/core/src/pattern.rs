@@ -80,10 +80,7 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self> {
         let parts = parse(text, true)?;
         let exact = parts.shape == Shape::Exact;
-        let plain = parts
-            .segments
-            .iter()
-            .take_while(|span| exact && span.kind == Kind::Literal);
+        let plain = parts.segments.iter().take_while(|span| exact && span.kind == Kind::Literal);
         let (mut head, mut literal) = (parts.authority, 0);
         for span in plain {
             head = span.end.into();
@@ -93,12 +90,7 @@ impl Pattern {
             head = parts.scheme + 3;
         }
         let tree = tree_of(&parts, literal);
-        Ok(Self {
-            parts,
-            head,
-            literal,
-            tree,
-        })
+        Ok(Self { parts, head, literal, tree })
     }
 
     /// The text.
@@ -135,14 +127,8 @@ impl Pattern {
             return None;
         }
         // A label that is not the first one of the parent's authority.
-        let label = if self.parts.authority().starts_with('x') {
-            "y"
-        } else {
-            "x"
-        };
-        child
-            .members(label)
-            .find(|member| child.matches(member) && !self.matches(member))
+        let label = if self.parts.authority().starts_with('x') { "y" } else { "x" };
+        child.members(label).find(|member| child.matches(member) && !self.matches(member))
     }
 
     /// A resource that the pattern matches.
@@ -155,10 +141,7 @@ impl Pattern {
     fn members(&self, label: &str) -> impl Iterator<Item = Resource> {
         // Letters and digits read well; ideographs compose with nothing, and there are more of
         // them here than fit into a pattern, so one is in no other text.
-        let runs = ('x'..='z')
-            .chain('a'..='w')
-            .chain('0'..='9')
-            .chain('\u{4E00}'..='\u{4EFF}');
+        let runs = ('x'..='z').chain('a'..='w').chain('0'..='9').chain('\u{4E00}'..='\u{4EFF}');
         runs.flat_map(|run| [(run, false), (run, true)])
             .filter_map(move |(run, longer)| self.member(label, run, longer))
     }
@@ -170,20 +153,13 @@ impl Pattern {
         text.push_str(&self.parts.authority().replacen('*', label, 1));
         for &span in &self.parts.segments {
             text.push('/');
-            text.extend(
-                self.parts
-                    .segment(span)
-                    .chars()
-                    .map(|c| if c == '*' { run } else { c }),
-            );
+            text.extend(self.parts.segment(span).chars().map(|c| if c == '*' { run } else { c }));
         }
         if longer && self.parts.rest {
             text.push('/');
             text.push(run);
         }
-        parse_any_length(&text, false)
-            .ok()
-            .map(Resource::from_parts)
+        parse_any_length(&text, false).ok().map(Resource::from_parts)
     }
 
     /// The directory tree of a pattern like `file:///a/b/**` (no other wildcard), as a path with
@@ -204,11 +180,7 @@ impl Pattern {
             Shape::Under => (HostName::Under(name.strip_prefix("*.")?), Some(port)),
             Shape::Exact => (HostName::Is(name), Some(port)),
         };
-        Some(HostPattern {
-            scheme: self.scheme(),
-            host,
-            port,
-        })
+        Some(HostPattern { scheme: self.scheme(), host, port })
     }
 
     /// The one comparison. For a child pattern each run of its `*` is a symbol that no literal
@@ -216,18 +188,8 @@ impl Pattern {
     /// matches whatever stands in the run's place.
     fn admits(&self, other: &Parts) -> bool {
         let (own, theirs) = (self.parts.segments.len(), other.segments.len());
-        let count = if self.parts.rest {
-            theirs >= own
-        } else {
-            theirs == own && !other.rest
-        };
-        let pairs = || {
-            self.parts
-                .segments
-                .iter()
-                .zip(&other.segments)
-                .skip(self.literal)
-        };
+        let count = if self.parts.rest { theirs >= own } else { theirs == own && !other.rest };
+        let pairs = || self.parts.segments.iter().zip(&other.segments).skip(self.literal);
         count
             && self.admits_start(other)
             && pairs().all(|(mine, its)| match mine.kind {
@@ -308,10 +270,7 @@ fn tree_of(parts: &Parts, literal: usize) -> Option<Box<str>> {
     if parts.scheme() != "file" || !parts.rest || literal != parts.segments.len() {
         return None;
     }
-    let end = parts
-        .segments
-        .last()
-        .map_or(parts.authority, |span| span.end.into());
+    let end = parts.segments.last().map_or(parts.authority, |span| span.end.into());
     Some(match parts.slice(parts.authority, end) {
         "" => "/".into(),
         path => decode(path).into(),
@@ -348,9 +307,7 @@ macro_rules! by_text {
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($name))
-                    .field(&self.as_str())
-                    .finish()
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
     };

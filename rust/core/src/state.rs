@@ -316,7 +316,5 @@ fn unbase64(text: &str) -> Result<Vec<u8>> {
     if text.len() > limits::LINE_BYTES {
         return Err(Error::new(Reason::TooLarge, "bytes in the log are too long"));
     }
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| Error::malformed("bytes in the log are not base64url"))
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| Error::malformed("bytes in the log are not base64url"))
 }

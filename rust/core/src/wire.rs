@@ -195,7 +195,11 @@ impl Writer {
     }
 
     pub(crate) fn int(&mut self, value: i64) -> &mut Self {
-        if value < 0 { self.head(1, value.unsigned_abs() - 1) } else { self.head(0, value.unsigned_abs()) }
+        if value < 0 {
+            self.head(1, value.unsigned_abs() - 1)
+        } else {
+            self.head(0, value.unsigned_abs())
+        }
     }
 
     pub(crate) fn bytes(&mut self, value: &[u8]) -> &mut Self {
@@ -294,9 +298,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn empty_map(&mut self, what: &str) -> Result<()> {
         match self.0.map() {
             Ok(Some(0)) => Ok(()),
-            Ok(Some(_)) => {
-                Err(Error::new(Reason::UnknownClaim, format!("{what} is not empty")))
-            }
+            Ok(Some(_)) => Err(Error::new(Reason::UnknownClaim, format!("{what} is not empty"))),
             _ => Err(wrong(what, "an empty map")),
         }
     }
@@ -314,7 +316,9 @@ fn wrong(what: &str, expected: &str) -> Error {
 fn bounded(size: u64, most: usize, what: &str) -> Result<usize> {
     match usize::try_from(size) {
         Ok(size) if size <= most => Ok(size),
-        _ => Err(Error::new(Reason::TooLarge, format!("{what} has {size} entries, at most {most}"))),
+        _ => {
+            Err(Error::new(Reason::TooLarge, format!("{what} has {size} entries, at most {most}")))
+        }
     }
 }
 

@@ -39,11 +39,7 @@ fn every_vector_holds() {
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
     assert!(cases.len() > 300);
     for case in &cases {
-        let field = |name: &str| {
-            case[name]
-                .as_str()
-                .unwrap_or_else(|| panic!("{name} of {case}"))
-        };
+        let field = |name: &str| case[name].as_str().unwrap_or_else(|| panic!("{name} of {case}"));
         let pattern = |name: &str| Pattern::parse(field(name)).unwrap();
         match field("kind") {
             "parse" => {
@@ -65,17 +61,10 @@ fn every_vector_holds() {
             }
             "covers" => {
                 let (parent, child) = (pattern("parent"), pattern("child"));
-                assert_eq!(
-                    parent.covers(&child),
-                    case["covers"].as_bool().unwrap(),
-                    "{case}"
-                );
+                assert_eq!(parent.covers(&child), case["covers"].as_bool().unwrap(), "{case}");
                 let proof = parent.witness(&child);
                 assert_eq!(proof.is_none(), parent.covers(&child), "{case}");
-                assert!(
-                    proof.is_none_or(|r| child.matches(&r) && !parent.matches(&r)),
-                    "{case}"
-                );
+                assert!(proof.is_none_or(|r| child.matches(&r) && !parent.matches(&r)), "{case}");
             }
             "canonicalize" => {
                 let found = verdict(canonicalize(field("text")));
@@ -112,19 +101,13 @@ fn percent_decode(text: &str) -> String {
 
 /// Below `file:///data`, however often somebody decodes the rest.
 fn assert_confined(resource: &Resource, line: &str) {
-    assert!(
-        Pattern::parse("file:///data/**").unwrap().matches(resource),
-        "{line}"
-    );
+    assert!(Pattern::parse("file:///data/**").unwrap().matches(resource), "{line}");
     let mut text = resource.as_str().to_owned();
     for _ in 0..4 {
         assert!(text.starts_with("file:///data/"), "{line} became {text}");
         let outside = |segment: &str| matches!(segment, "" | "." | "..");
         let below = text.strip_prefix("file:///").unwrap();
-        assert!(
-            !below.split(['/', '\\']).any(outside),
-            "{line} became {text}"
-        );
+        assert!(!below.split(['/', '\\']).any(outside), "{line} became {text}");
         assert!(!text.contains('\0'), "{line} became {text}");
         text = percent_decode(&text);
     }
@@ -218,24 +201,14 @@ fn every_url_is_refused_or_read_as_a_url_parser_reads_it() {
     for case in &cases {
         texts.extend(case["input"].as_str().map(str::to_owned));
         texts.extend(case["href"].as_str().map(str::to_owned));
-        texts.extend(
-            case["href"]
-                .as_str()
-                .map(|href| href.trim_end_matches('/').to_owned()),
-        );
+        texts.extend(case["href"].as_str().map(|href| href.trim_end_matches('/').to_owned()));
     }
     assert!(texts.len() > 1500, "{} texts", texts.len());
     let all: Vec<_> = texts.iter().map(|text| taken(text)).collect();
     let accepted = all.iter().filter(|(parsed, _)| *parsed).count();
     let repaired = all.iter().filter(|(_, repaired)| *repaired).count();
-    assert!(
-        accepted > 100 && repaired > accepted,
-        "{accepted} accepted, {repaired} repaired"
-    );
-    eprintln!(
-        "{} texts: {accepted} accepted, {repaired} repaired",
-        texts.len()
-    );
+    assert!(accepted > 100 && repaired > accepted, "{accepted} accepted, {repaired} repaired");
+    eprintln!("{} texts: {accepted} accepted, {repaired} repaired", texts.len());
 }
 
 #[test]
@@ -244,10 +217,7 @@ fn every_name_is_refused_or_read_as_a_url_parser_reads_it() {
         return;
     };
     let mut names = Vec::new();
-    for line in text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default())
-    {
+    for line in text.lines().map(|line| line.split('#').next().unwrap_or_default()) {
         let columns: Vec<&str> = line.split(';').map(str::trim).collect();
         if columns.len() > 5 {
             names.extend([columns[0], columns[1], columns[3], columns[5]].map(str::to_owned));

@@ -199,8 +199,8 @@ impl Gate {
             Err(error) => return Step::Done(self.count(error, None, now)),
         };
         let mut counted = None;
-        let queued = self.0.store.commit_nowait(now, |state, out| {
-            match guard.rule(&verified, state, now) {
+        let queued =
+            self.0.store.commit_nowait(now, |state, out| match guard.rule(&verified, state, now) {
                 Ruling::Counted(error) => {
                     counted = Some(error.clone());
                     Err(error)
@@ -209,8 +209,7 @@ impl Gate {
                     out.extend(lines.into_iter().map(|(kind, body)| Line { kind, body }));
                     verdict
                 }
-            }
-        });
+            });
         match (queued, counted) {
             (Err(error), _) => Step::Done(Decision::refused(unavailable(&error))),
             (Ok(_), Some(error)) => Step::Done(self.count(error, Some(verified), now)),
@@ -230,9 +229,8 @@ impl Gate {
         };
         let (entry, verdict) = (last(&committed), committed.value);
         // INVARIANT: a permit is made here and nowhere else, after the sync of its line.
-        let permit = verdict
-            .is_ok()
-            .then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, now));
+        let permit =
+            verdict.is_ok().then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, now));
         Decision { entry: Some(entry), error: verdict.err(), verified: Some(verified), permit }
     }
 
@@ -305,11 +303,7 @@ impl Gate {
     }
 
     /// Proves that a smaller log is the beginning of a larger one.
-    pub fn consistency(
-        &self,
-        old: u64,
-        new: Option<u64>,
-    ) -> Outcome<ConsistencyProof> {
+    pub fn consistency(&self, old: u64, new: Option<u64>) -> Outcome<ConsistencyProof> {
         let new = new.map_or_else(|| self.size(), Ok)?;
         self.0.store.consistency(old, new)
     }
@@ -338,22 +332,13 @@ const fn last<R>(committed: &Committed<R>) -> u64 {
 }
 
 impl Inner {
-    pub(crate) fn append(
-        &self,
-        now: u64,
-        kind: &'static str,
-        body: Vec<u8>,
-    ) -> Outcome<u64> {
+    pub(crate) fn append(&self, now: u64, kind: &'static str, body: Vec<u8>) -> Outcome<u64> {
         let done = self.store.commit(now, |_, out| out.push(Line { kind, body }))?;
         Ok(last(&done))
     }
 
     /// The second that counts for a permit, and a chain that is still trusted then.
-    pub(crate) fn check_alive(
-        &self,
-        verified: &Verified,
-        now: u64,
-    ) -> Outcome<Result<u64>> {
+    pub(crate) fn check_alive(&self, verified: &Verified, now: u64) -> Outcome<Result<u64>> {
         self.store.with(|state| {
             let now = effective(state, now)?;
             verified.chain().token().check_times(now)?;

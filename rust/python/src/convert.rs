@@ -119,7 +119,8 @@ pub(crate) fn no_args(value: &Bound<'_, PyAny>) -> Result<Args> {
     if value.len()? == 0 {
         return Ok(Args::Empty);
     }
-    Err(Error::malformed("argument constraints are not known to this version; use ANY or {}").into())
+    Err(Error::malformed("argument constraints are not known to this version; use ANY or {}")
+        .into())
 }
 
 /// Canonical JSON of a mapping; nothing is no arguments.

@@ -22,7 +22,11 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    pub(crate) fn new(py: Python<'_>, decision: moat_log::Decision, clock: &Clock) -> PyResult<Self> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        decision: moat_log::Decision,
+        clock: &Clock,
+    ) -> PyResult<Self> {
         let body = decision.verified.as_ref().map(|verified| verified.message().body());
         Ok(Self {
             entry: decision.entry,

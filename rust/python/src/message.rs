@@ -138,7 +138,16 @@ impl Message {
     ) -> Result<Bound<'py, PyBytes>> {
         let payload = payload.unwrap_or_default();
         let draft = Draft {
-            action, resource, args, payload, recipient, code, causes, labels, expires_in, now,
+            action,
+            resource,
+            args,
+            payload,
+            recipient,
+            code,
+            causes,
+            labels,
+            expires_in,
+            now,
         };
         let mut body = draft.body(gate, token, hash(policy, "the policy hash")?)?;
         body.stream = random(rng)?;
@@ -321,7 +330,16 @@ impl Sender {
     ) -> Result<Bound<'py, PyBytes>> {
         let payload = payload.unwrap_or_default();
         let draft = Draft {
-            action, resource, args, payload, recipient, code, causes, labels, expires_in, now,
+            action,
+            resource,
+            args,
+            payload,
+            recipient,
+            code,
+            causes,
+            labels,
+            expires_in,
+            now,
         };
         let (sender, token) = (self.sender.get(), self.token.get());
         let mut body = draft.body(self.gate, token, self.policy)?;

@@ -45,14 +45,17 @@ impl Permit {
     }
 
     fn refuse(&self, py: Python<'_>, error: Error) -> Fault {
-        Fault::Py(denied(py, Decision {
-            entry: Some(self.permit.entry()),
-            error: Some(error),
-            action: Some(self.body().action.clone()),
-            resource: Some(self.body().resource.to_string()),
-            sender: Some(self.sender()),
-            permit: None,
-        }))
+        Fault::Py(denied(
+            py,
+            Decision {
+                entry: Some(self.permit.entry()),
+                error: Some(error),
+                action: Some(self.body().action.clone()),
+                resource: Some(self.body().resource.to_string()),
+                sender: Some(self.sender()),
+                permit: None,
+            },
+        ))
     }
 
     pub(crate) fn open(&self, py: Python<'_>) -> Result<()> {

@@ -191,15 +191,15 @@ impl SandboxOutcome {
             Status::TimedOut => {
                 exceeded("time", format!("the code ran out of time after {:?}", outcome.elapsed))
             }
-            Status::OutputFull => {
-                exceeded("output", "the code wrote more than it may".to_owned())
-            }
+            Status::OutputFull => exceeded("output", "the code wrote more than it may".to_owned()),
             Status::Trap(text) => {
                 Err(Fault::Py(exception(py, "GuestTrap", format!("the code trapped: {text}"))))
             }
-            Status::Exit(code) => {
-                Err(Fault::Py(exception(py, "SandboxError", format!("the code exited with {code}"))))
-            }
+            Status::Exit(code) => Err(Fault::Py(exception(
+                py,
+                "SandboxError",
+                format!("the code exited with {code}"),
+            ))),
             Status::Interrupted => {
                 Err(Fault::Py(exception(py, "SandboxError", "the run was interrupted")))
             }

@@ -99,7 +99,12 @@ impl Link {
 
     fn __repr__(&self) -> String {
         let claims = self.0.claims();
-        format!("Link({} -> {}, {} grants)", claims.index, claims.holder, claims.caveats.allow().len())
+        format!(
+            "Link({} -> {}, {} grants)",
+            claims.index,
+            claims.holder,
+            claims.caveats.allow().len()
+        )
     }
 }
 
@@ -231,7 +236,12 @@ impl Token {
     }
 
     #[pyo3(signature = (action, resource, args=None))]
-    fn permits(&self, action: &str, resource: &str, args: Option<&Bound<'_, PyAny>>) -> Result<bool> {
+    fn permits(
+        &self,
+        action: &str,
+        resource: &str,
+        args: Option<&Bound<'_, PyAny>>,
+    ) -> Result<bool> {
         let resource = Resource::parse(resource)?;
         Ok(self.ask(action, &resource, args)?.is_ok())
     }

@@ -100,8 +100,14 @@ fn rule(guard: &Guard, wire: &[u8]) -> Result<()> {
 const RESOURCES: [&str; 6] =
     ["tool://a/x", "tool://a/y", "tool://a/x/z", "tool://b/x", "tool://a", "tool://b"];
 const PATTERNS: [&str; 8] = [
-    "tool://a/**", "tool://a/*", "tool://a/x", "tool://b/**", "tool://*/**", "tool://*/x",
-    "tool://a/x/**", "tool://b",
+    "tool://a/**",
+    "tool://a/*",
+    "tool://a/x",
+    "tool://b/**",
+    "tool://*/**",
+    "tool://*/x",
+    "tool://a/x/**",
+    "tool://b",
 ];
 
 fn some_grant() -> impl Strategy<Value = Grant> {

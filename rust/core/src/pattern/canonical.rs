@@ -27,10 +27,7 @@ pub fn canonicalize(text: &str) -> Result<String> {
         return Err(Error::new(Reason::TooLarge, detail));
     }
     let repaired = repair(text.trim()).map_err(|fault| {
-        Error::malformed(format!(
-            "`{}` has no canonical spelling: {fault}",
-            shown(text)
-        ))
+        Error::malformed(format!("`{}` has no canonical spelling: {fault}", shown(text)))
     })?;
     Resource::parse(&repaired)?;
     Ok(repaired)
@@ -40,9 +37,8 @@ fn repair(text: &str) -> std::result::Result<String, Fault> {
     if text.contains(|c: char| c.is_control() || c == '\\') {
         return Err("it holds `\\` or a control character; leave them out");
     }
-    let (scheme, tail) = text
-        .split_once("://")
-        .ok_or("write a scheme and `://` first, as in `file:///data`")?;
+    let (scheme, tail) =
+        text.split_once("://").ok_or("write a scheme and `://` first, as in `file:///data`")?;
     if tail.contains(['?', '#']) {
         return Err("a query or fragment is no part of a resource; pass it as an argument");
     }
@@ -68,29 +64,20 @@ fn read_url(text: &str) -> std::result::Result<(String, String), Fault> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("a user name or password is no part of a resource; leave it out");
     }
-    let host = url
-        .host_str()
-        .ok_or("the host is missing; write it after `://`")?;
+    let host = url.host_str().ok_or("the host is missing; write it after `://`")?;
     let path = url.path().strip_prefix('/').unwrap_or_default();
-    let port = url
-        .port()
-        .map_or_else(String::new, |port| format!(":{port}"));
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
     Ok((format!("{host}{port}"), path.to_owned()))
 }
 
 fn repair_path(path: &str, directories: bool) -> std::result::Result<String, Fault> {
     let mut segments: Vec<String> = Vec::new();
-    for segment in path
-        .split('/')
-        .filter(|segment| !(directories && segment.is_empty()))
-    {
+    for segment in path.split('/').filter(|segment| !(directories && segment.is_empty())) {
         let plain = percent_decode(segment)?;
         match plain.as_str() {
             "." => {}
             ".." => {
-                segments
-                    .pop()
-                    .ok_or("`..` climbs above the root; leave it out")?;
+                segments.pop().ok_or("`..` climbs above the root; leave it out")?;
             }
             _ => segments.push(encode(&plain)),
         }
@@ -98,9 +85,7 @@ fn repair_path(path: &str, directories: bool) -> std::result::Result<String, Fau
     if segments.iter().all(String::is_empty) && segments.len() < 2 {
         return Ok(String::new());
     }
-    Ok(segments
-        .iter()
-        .fold(String::new(), |path, segment| path + "/" + segment))
+    Ok(segments.iter().fold(String::new(), |path, segment| path + "/" + segment))
 }
 
 fn percent_decode(segment: &str) -> std::result::Result<String, Fault> {

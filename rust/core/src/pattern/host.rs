@@ -74,10 +74,7 @@ pub(super) fn check_authority(scheme: &str, text: &str, stars: bool) -> Result<S
 /// Splits `name:port` or `[address]:port`.
 pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
     let end = authority.rfind(']').map_or(0, |bracket| bracket + 1);
-    let colon = authority
-        .get(end..)
-        .and_then(|tail| tail.find(':'))
-        .map(|at| end + at);
+    let colon = authority.get(end..).and_then(|tail| tail.find(':')).map(|at| end + at);
     match colon.and_then(|at| Some((authority.get(..at)?, authority.get(at + 1..)?))) {
         Some((name, port)) => (name, Some(port)),
         None => (authority, None),

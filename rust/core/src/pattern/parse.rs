@@ -61,10 +61,7 @@ impl Parts {
 /// Parses a resource, or with `stars` a pattern, of at most 512 bytes.
 pub(super) fn parse(text: &str, stars: bool) -> Result<Parts> {
     if text.len() > PATTERN_BYTES {
-        let detail = format!(
-            "`{}` is over {PATTERN_BYTES} bytes; shorten it",
-            shown(text)
-        );
+        let detail = format!("`{}` is over {PATTERN_BYTES} bytes; shorten it", shown(text));
         return Err(Error::new(Reason::TooLarge, detail));
     }
     parse_any_length(text, stars)
@@ -74,10 +71,7 @@ pub(super) fn parse(text: &str, stars: bool) -> Result<Parts> {
 pub(super) fn parse_any_length(text: &str, stars: bool) -> Result<Parts> {
     split(text, stars).map_err(|fault| {
         let kind = if stars { "pattern" } else { "resource" };
-        Error::malformed(format!(
-            "`{}` is not a canonical {kind}: {fault}",
-            shown(text)
-        ))
+        Error::malformed(format!("`{}` is not a canonical {kind}: {fault}", shown(text)))
     })
 }
 
@@ -145,11 +139,7 @@ fn split_path(
                 _ => Kind::Literal,
             };
             let offset = |at: usize| u16::try_from(at).map_err(|_| "too long; shorten it");
-            spans.push(Span {
-                start: offset(start)?,
-                end: offset(end)?,
-                kind,
-            });
+            spans.push(Span { start: offset(start)?, end: offset(end)?, kind });
         }
         start = end + 1;
     }

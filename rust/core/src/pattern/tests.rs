@@ -25,10 +25,7 @@ fn covers(parent: &Pattern, child: &Pattern) -> bool {
     match parent.witness(child) {
         None => assert!(answer, "no witness though {parent} does not cover {child}"),
         Some(witness) => {
-            assert!(
-                !answer,
-                "a witness {witness} though {parent} covers {child}"
-            );
+            assert!(!answer, "a witness {witness} though {parent} covers {child}");
             assert!(child.matches(&witness), "{child} does not match {witness}");
             assert!(!parent.matches(&witness), "{parent} matches {witness}");
             let length = witness.as_str().len();
@@ -44,13 +41,7 @@ fn a_final_double_star_is_zero_or_more_segments() {
     for text in ["tool://git", "tool://git/log", "tool://git/log/all"] {
         assert!(tree.matches(&resource(text)), "{text}");
     }
-    for text in [
-        "tool://gitx",
-        "tool://git.x/log",
-        "tool://git:1/log",
-        "tools://git",
-        "tool://",
-    ] {
+    for text in ["tool://gitx", "tool://git.x/log", "tool://git:1/log", "tools://git", "tool://"] {
         assert!(!tree.matches(&resource(text)), "{text}");
     }
     assert!(pattern("file:///**").matches(&resource("file://")));
@@ -123,33 +114,18 @@ fn covers_answers_by_hand() {
         ("x://a/x", "x://a/*\u{0301}"),
     ];
     for (parent, child) in yes {
-        assert!(
-            covers(&pattern(parent), &pattern(child)),
-            "{parent} {child}"
-        );
+        assert!(covers(&pattern(parent), &pattern(child)), "{parent} {child}");
     }
     for (parent, child) in no {
-        assert!(
-            !covers(&pattern(parent), &pattern(child)),
-            "{parent} {child}"
-        );
+        assert!(!covers(&pattern(parent), &pattern(child)), "{parent} {child}");
     }
 }
 
 #[test]
 fn a_witness_is_found_where_the_parent_uses_every_letter_and_digit() {
-    let every: String = ('a'..='z')
-        .chain('0'..='9')
-        .flat_map(|c| ['*', c])
-        .collect();
-    assert!(!covers(
-        &pattern(&format!("x://a/{every}*")),
-        &pattern("x://a/*")
-    ));
-    let each = ('a'..='z')
-        .chain('0'..='9')
-        .map(|c| format!("*{c}*"))
-        .collect::<Vec<_>>();
+    let every: String = ('a'..='z').chain('0'..='9').flat_map(|c| ['*', c]).collect();
+    assert!(!covers(&pattern(&format!("x://a/{every}*")), &pattern("x://a/*")));
+    let each = ('a'..='z').chain('0'..='9').map(|c| format!("*{c}*")).collect::<Vec<_>>();
     let child = each.iter().map(|_| "*").collect::<Vec<_>>().join("/");
     assert!(!covers(
         &pattern(&format!("x://a/{}", each.join("/"))),
@@ -167,10 +143,8 @@ fn hosts_at_their_longest_keep_covers_exact() {
     let label = "a".repeat(63);
     let most = format!("{label}.{label}.{label}.{}", "a".repeat(59));
     assert_eq!(most.len(), 251);
-    let (exact, below) = (
-        pattern(&format!("https://b.{most}")),
-        pattern(&format!("https://*.{most}")),
-    );
+    let (exact, below) =
+        (pattern(&format!("https://b.{most}")), pattern(&format!("https://*.{most}")));
     assert!(!covers(&exact, &below));
     assert!(covers(&below, &exact));
     assert!(Pattern::parse(&format!("https://*.{most}a")).is_err());
@@ -305,10 +279,7 @@ fn what_is_not_canonical_is_refused() {
     }
     let long = format!("tool://a/{}", "b".repeat(503));
     assert!(Resource::parse(&long[..512]).is_ok());
-    assert_eq!(
-        Resource::parse(&(long + "b")).unwrap_err().reason,
-        Reason::TooLarge
-    );
+    assert_eq!(Resource::parse(&(long + "b")).unwrap_err().reason, Reason::TooLarge);
 }
 
 #[test]
@@ -348,24 +319,11 @@ fn trees_and_hosts_are_read_off_a_pattern() {
     for text in ["file:///a", "file:///a/*/**", "file:///a/*", "tool:///a/**"] {
         assert_eq!(pattern(text).tree(), None, "{text}");
     }
-    let host = |text| {
-        pattern(text)
-            .host()
-            .map(|host| (format!("{:?}", host.host), host.port))
-    };
+    let host = |text| pattern(text).host().map(|host| (format!("{:?}", host.host), host.port));
     let name = |name: HostName<'_>, port| Some((format!("{name:?}"), port));
-    assert_eq!(
-        host("https://a.com/x"),
-        name(HostName::Is("a.com"), Some(443))
-    );
-    assert_eq!(
-        host("ws://*.a.com:8080"),
-        name(HostName::Under("a.com"), Some(8080))
-    );
-    assert_eq!(
-        host("http://[::1]/x"),
-        name(HostName::Is("[::1]"), Some(80))
-    );
+    assert_eq!(host("https://a.com/x"), name(HostName::Is("a.com"), Some(443)));
+    assert_eq!(host("ws://*.a.com:8080"), name(HostName::Under("a.com"), Some(8080)));
+    assert_eq!(host("http://[::1]/x"), name(HostName::Is("[::1]"), Some(80)));
     assert_eq!(host("http://*/**"), name(HostName::Any, None));
     assert_eq!(host("tool://a"), None);
 }
@@ -374,14 +332,8 @@ fn trees_and_hosts_are_read_off_a_pattern() {
 fn canonicalize_repairs_what_is_plain() {
     let repaired = [
         (" HTTPS://Example.COM:443/ ", "https://example.com"),
-        (
-            "https://example.com/a/../b/%7Ec",
-            "https://example.com/b/~c",
-        ),
-        (
-            "https://bücher.example/%c3%a9",
-            "https://xn--bcher-kva.example/é",
-        ),
+        ("https://example.com/a/../b/%7Ec", "https://example.com/b/~c"),
+        ("https://bücher.example/%c3%a9", "https://xn--bcher-kva.example/é"),
         ("http://0x7f.1/a", "http://127.0.0.1/a"),
         ("https://[2001:DB8:0::1]/a", "https://[2001:db8::1]/a"),
         ("File:///data//a/./b/%2e%2e/c%20d/", "file:///data/a/c%20d"),
@@ -432,20 +384,6 @@ fn canonicalize_repairs_what_is_plain() {
 #[test]
 fn an_error_shows_no_raw_control_or_bidi_character() {
     let error = Resource::parse("tool://a/\u{202e}\n\u{1b}[2J").unwrap_err();
-    assert!(
-        error
-            .detail
-            .chars()
-            .all(|c| c.is_ascii_graphic() || c == ' '),
-        "{}",
-        error.detail
-    );
-    assert!(
-        Resource::parse(&"\u{10ffff}".repeat(128))
-            .unwrap_err()
-            .detail
-            .chars()
-            .count()
-            < 300
-    );
+    assert!(error.detail.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{}", error.detail);
+    assert!(Resource::parse(&"\u{10ffff}".repeat(128)).unwrap_err().detail.chars().count() < 300);
 }

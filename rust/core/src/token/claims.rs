@@ -80,7 +80,12 @@ impl Claims {
     }
 
     /// Whether this link may stand at this place: from a root, or from its parent's holder.
-    pub(super) fn follows(&self, before: Option<&Link>, at: usize, roots: &[AgentId]) -> Result<()> {
+    pub(super) fn follows(
+        &self,
+        before: Option<&Link>,
+        at: usize,
+        roots: &[AgentId],
+    ) -> Result<()> {
         let broken = |detail: &str| Err(Error::new(Reason::BrokenChain, detail));
         match before {
             None if !roots.contains(&self.issuer) => {
@@ -96,7 +101,11 @@ impl Claims {
             }
             _ => {}
         }
-        if self.index == at as u64 { Ok(()) } else { broken("the depth is not the place in the chain") }
+        if self.index == at as u64 {
+            Ok(())
+        } else {
+            broken("the depth is not the place in the chain")
+        }
     }
 
     pub(super) fn check_times(&self, now: u64) -> Result<()> {

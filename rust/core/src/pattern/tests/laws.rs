@@ -11,10 +11,8 @@ use super::{covers, pattern};
 
 /// Every `covers` between `patterns` must be containment over `resources`.
 fn check_containment(patterns: &[Pattern], resources: &[Resource]) {
-    let sets: Vec<Vec<bool>> = patterns
-        .iter()
-        .map(|p| resources.iter().map(|r| p.matches(r)).collect())
-        .collect();
+    let sets: Vec<Vec<bool>> =
+        patterns.iter().map(|p| resources.iter().map(|r| p.matches(r)).collect()).collect();
     for (parent, all) in patterns.iter().zip(&sets) {
         for (child, some) in patterns.iter().zip(&sets) {
             let contained = all.iter().zip(some).all(|(&mine, &its)| mine || !its);
@@ -27,10 +25,7 @@ fn words(alphabet: &[char], most: usize) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut last = all.clone();
     for _ in 0..most {
-        last = last
-            .iter()
-            .flat_map(|w| alphabet.iter().map(move |c| format!("{w}{c}")))
-            .collect();
+        last = last.iter().flat_map(|w| alphabet.iter().map(move |c| format!("{w}{c}"))).collect();
         all.extend(last.iter().cloned());
     }
     all
@@ -43,9 +38,7 @@ fn parsed<T>(texts: impl Iterator<Item = String>, parse: fn(&str) -> crate::Resu
 #[test]
 fn covers_is_containment_for_every_small_segment() {
     // A third letter stands for all that a pattern of two letters cannot name.
-    let segments = words(&['a', 'b', '*'], 4)
-        .into_iter()
-        .filter(|s| !s.contains("**"));
+    let segments = words(&['a', 'b', '*'], 4).into_iter().filter(|s| !s.contains("**"));
     let patterns = parsed(segments.map(|s| format!("x://h/{s}")), Pattern::parse);
     let segments = words(&['a', 'b', 'c'], 6).into_iter();
     let resources = parsed(segments.map(|s| format!("x://h/{s}")), Resource::parse);
@@ -59,10 +52,7 @@ fn covers_is_containment_for_every_small_path() {
         let mut all = vec![String::new()];
         let mut last = all.clone();
         for _ in 0..most {
-            last = last
-                .iter()
-                .flat_map(|p| pool.iter().map(move |s| format!("{p}/{s}")))
-                .collect();
+            last = last.iter().flat_map(|p| pool.iter().map(move |s| format!("{p}/{s}"))).collect();
             all.extend(last.iter().cloned());
         }
         all
@@ -98,29 +88,19 @@ fn covers_is_containment_for_every_small_authority() {
 }
 
 fn segment(star: &'static str) -> impl Strategy<Value = String> {
-    let pieces = select(vec![
-        "a", "b", star, ".", "%20", "é", "\u{0301}", "0", "ab", "-",
-    ]);
+    let pieces = select(vec!["a", "b", star, ".", "%20", "é", "\u{0301}", "0", "ab", "-"]);
     prop::collection::vec(pieces, 1..5).prop_map(|pieces| pieces.concat())
 }
 
 fn text(star: &'static str) -> impl Strategy<Value = String> {
     let scheme = select(vec!["x", "x", "https", "file"]);
-    let names = [
-        "", "a", star, "*.a", "b.a", "*.b.a", "c.b.a", "a:8", "*.a:8", "1.2.3.4", "x",
-    ];
+    let names = ["", "a", star, "*.a", "b.a", "*.b.a", "c.b.a", "a:8", "*.a:8", "1.2.3.4", "x"];
     let authority = select(names.map(|name| name.replace('*', star)).to_vec());
     let path = prop::collection::vec(segment(star), 0..4);
-    let end = if star == "*" {
-        vec!["", "", "/**"]
-    } else {
-        vec![""]
-    };
+    let end = if star == "*" { vec!["", "", "/**"] } else { vec![""] };
     (scheme, authority, path, select(end)).prop_map(|(scheme, authority, path, end)| {
         let authority = if scheme == "file" { "" } else { &authority };
-        path.iter()
-            .fold(format!("{scheme}://{authority}"), |text, s| text + "/" + s)
-            + end
+        path.iter().fold(format!("{scheme}://{authority}"), |text, s| text + "/" + s) + end
     })
 }
 
@@ -141,10 +121,7 @@ fn related() -> impl Strategy<Value = (Pattern, Pattern)> {
                 text = text.trim_end_matches("/**").to_owned() + "/**";
             }
             if how[1] {
-                text = text
-                    .replacen("b", "*", at)
-                    .replace("**a", "*a")
-                    .replace("***", "**");
+                text = text.replacen("b", "*", at).replace("**a", "*a").replace("***", "**");
             }
             if how[2] {
                 text = text.replace("c.b.a", "*.a").replace("*.b.a", "*.a");

@@ -112,8 +112,9 @@ def keys() -> None:
     tokens = [issue(root, holder.id, allow) for _ in range(TURNS)]
     names: dict[str, Any] = {
         "Token": Token, "Message": Message, "root": root, "holder": holder, "to": holder.id,
-        "gate": gate.id, "roots": [root.id], "token": tokens[0], "tokens": cycle(map(bytes, tokens)),
-        "allow": allow, "limits": limits(), "hour": HOUR, "now": NOW, "resource": RESOURCE,
+        "gate": gate.id, "roots": [root.id], "token": tokens[0],
+        "tokens": cycle(map(bytes, tokens)), "allow": allow, "limits": limits(),
+        "hour": HOUR, "now": NOW, "resource": RESOURCE,
         "policy": Policy.CHAIN_ONLY.hash, "payload": bytes(256),
     }  # fmt: skip
     tokens_made = (
@@ -152,8 +153,14 @@ def beside(envelope: int, name: str, ours: str, kind: str, names: dict[str, Any]
 
 
 def permission() -> None:
-    """``permits`` beside ``dict.get``: the plainest built-in method that takes two texts."""
+    """``permits`` beside ``dict.get``: the plainest built-in method that takes two texts.
+
+    There is no native method that does nothing; ``covers`` of two equal patterns comes near, and
+    says what any call of native code costs.
+    """
     root = Identity.generate("root")
+    one = grant("tool://search/**").resource
+    compare("py_call", "covers(one)", "get(1)", covers=one.covers, one=one, get={}.get)
     noop = "get('call', resource)"
     for count in (1, 8):
         allow = [grant(f"tool://service{n}/**") for n in range(count)]

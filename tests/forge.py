@@ -88,7 +88,7 @@ def head(major: int, value: int, size: int | None = None) -> bytes:
     return bytes([major << 5 | {1: 24, 2: 25, 4: 26, 8: 27}[size]]) + value.to_bytes(size, "big")
 
 
-def cbor(value: Any, size: int | None = None) -> bytes:  # noqa: C901, PLR0911 - one case for each form
+def cbor(value: Any, size: int | None = None) -> bytes:  # noqa: C901, PLR0911 - a case each
     """Deterministic CBOR (RFC 8949 §4.2.1), but for the classes above."""
     match value:
         case Raw(data):

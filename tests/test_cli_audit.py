@@ -211,3 +211,11 @@ def test_a_long_log_shows_its_progress_on_a_terminal(
     with audit._progress(folder) as progress:
         AuditLog.verify(folder, log=key, progress=progress)
     assert "verifying" in terminal.getvalue()
+
+
+def test_an_anchor_and_none_exclude_each_other(busy: Cli, tmp_path: Path) -> None:
+    busy.error("audit", "verify", "--no-anchor", "--anchor", tmp_path / "x", code=USAGE)
+
+
+def test_a_gate_is_named_and_no_path(busy: Cli) -> None:
+    assert "is not a name" in busy.error("audit", "show", "--gate", "../x", code=ERROR)["message"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli_kit import DEAD, DENIED, ERROR, READER, USAGE, Cli, fresh
-from moat import Token
+from moat import AgentId, Grant, Limits, Token
+from moat._tree import tree
 from moat.cli import run
+from moat.keystore import KeyStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +113,17 @@ def test_run_gives_input_and_variables_only_when_told(moat: Cli, desk: Path) -> 
     asked = ["run", READER, "--token", held, "--stdin", desk.parent / "in", "--env", "A=b"]
     moat.json(*asked, "--arg", "x", "--arg", desk / "a.txt")
     moat.error(*asked, "--env", "broken", code=USAGE)
+
+
+def test_code_is_not_run_where_its_token_reaches_the_keys(moat: Cli, tmp_path: Path) -> None:
+    held = Token.issue(
+        KeyStore(moat.state / "keys").load("root"), holder=AgentId(moat.did("planner")),
+        allow=[Grant("code://reader", {"run"})], expires_in=timedelta(hours=1),
+        limits=Limits.standard().replace(read=[tree(tmp_path)]),
+    )  # fmt: skip
+    pem = moat.state / "keys" / "root.pem"
+    found = moat.error("run", READER, "--token", str(held), "--arg", "x", "--arg", pem, code=ERROR)
+    assert found["code"] == "keys_exposed"
 
 
 def test_what_is_no_module_is_an_error(moat: Cli, desk: Path) -> None:

@@ -92,6 +92,13 @@ def test_init_does_not_touch_a_folder_that_is_there(moat: Cli) -> None:
     assert moat.did("root") == before
 
 
+@pytest.mark.parametrize("above", ["moat", "."])
+def test_a_state_folder_does_not_hold_the_anchors(above: str, state_home: Path) -> None:
+    found = Cli(state_home / above).error("init", code=ERROR)
+    assert "anchors" in found["message"]
+    assert not any(state_home.iterdir())
+
+
 def test_the_state_folder_is_an_option_a_variable_or_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

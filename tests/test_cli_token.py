@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli_kit import DEAD, DENIED, ERROR, INVALID, USAGE, Cli, fresh
-from moat import AgentId, Grant, Limits, Token, _forge
+from moat import AgentId, Grant, Limits, Moat, Token, _forge
 from moat._tree import tree
 from moat.keystore import KeyStore
 
@@ -280,3 +280,33 @@ def test_verify_says_that_an_ancestor_is_revoked(moat: Cli) -> None:
     assert found["link"] == 0
     moat("restore", "planner")
     assert moat.json("token", "verify", token)["revocation"] == "not revoked"
+
+
+def test_verify_that_could_not_ask_is_no_verdict_on_the_token(moat: Cli) -> None:
+    token = chain(moat)
+    assert (
+        "nobody" in moat.error("token", "verify", token, "--root", "nobody", code=ERROR)["message"]
+    )
+    moat.error("token", "verify", token, "--gate", "other", code=ERROR)
+    with Moat.open(moat.state, create=False):
+        found = moat.json("token", "verify", token)
+    assert "another process" in found["revocation"]
+
+
+def test_verify_takes_no_revocations_from_an_edited_log(moat: Cli) -> None:
+    token = chain(moat)
+    moat("revoke", "planner")
+    part = next((moat.state / "gates" / "main" / "log").rglob("*.jsonl"))
+    part.write_bytes(part.read_bytes().replace(b'"revoke"', b'"revoKe"'))
+    found = moat.error("token", "verify", token, code=INVALID)
+    assert found["code"] in {"chain_broken", "bad_mac"}
+
+
+@pytest.mark.parametrize("place", ["", "keys", "gates/main", "gates/main/key", ".."])
+@pytest.mark.parametrize("axis", ["--read", "--write"])
+def test_no_token_is_issued_that_gives_code_the_keys(moat: Cli, place: str, axis: str) -> None:
+    asked = ("token", "issue", "--to", "worker", "--expires", "1h", *SEARCH, axis)
+    found = moat.error(*asked, moat.state / place, code=ERROR)
+    assert found["code"] == "keys_exposed"
+    (moat.state / "desk").mkdir()
+    moat(*asked, moat.state / "desk")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
 
 from moat import ANY, Grant, MalformedInput, Pattern, _show
-from moat._tree import tree
+from moat._tree import folder, tree
 from moat.cli.units import Count, DenialText, Duration, Folder, GrantText, KeyValue, Size
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -42,6 +39,13 @@ def test_a_size_takes_decimal_and_binary_units(text: str, count: int) -> None:
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         Size().parse(text)
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "9" * 40, "9999999999G"])
+@pytest.mark.parametrize("kind", [Count, Size])
+def test_what_no_limit_can_be_is_refused(kind: type[Count | Size], text: str) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        kind().parse(text.replace("G", "GiB") if kind is Size else text)
 
 
 @pytest.mark.parametrize(("text", "count"), [("5M", 5_000_000), ("1_000", 1000), ("2g", 2 * 10**9)])
@@ -123,3 +127,8 @@ def test_a_length_of_time_is_told_in_two_units_at_most(seconds: float, text: str
 )
 def test_a_size_is_told_in_binary_units(count: int, text: str) -> None:
     assert _show.size(count) == text
+
+
+@pytest.mark.parametrize("name", ["/", "/a", "/a b/c#d", "/ä/é"])
+def test_the_pattern_of_a_tree_leads_back_to_its_directory(name: str) -> None:
+    assert folder(tree(Path(name))) == Path(name)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
-from cli_kit import DEAD, ERROR, INVALID, Cli
+import pytest
+
+from cli_kit import DEAD, ERROR, INVALID, READER, Cli
+from guests import build
 from moat import demo
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from moat.demo import Scene, Stage
 
@@ -89,6 +91,23 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     found = Cli(tmp_path).error("demo", "--state", tmp_path / "used", code=ERROR)
     assert "not empty" in found["message"]
     assert [path.name for path in (tmp_path / "used").iterdir()] == ["mine.txt"]
+
+
+def test_the_worker_is_not_let_into_the_demos_own_state_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    asked = ("demo", "--state", tmp_path / "kept", "--read")
+    assert "keys" in Cli(tmp_path).error(*asked, tmp_path, code=ERROR)["message"]
+    assert "no files" in Cli(tmp_path).error(*asked, tmp_path / "mine", code=ERROR)["message"]
+    assert not (tmp_path / "kept").exists()
+
+
+def test_the_workers_code_is_what_its_source_gives() -> None:
+    rebuilt = build.c("reader", READER.parent)
+    assert READER.stat().st_size <= 40_000
+    version = subprocess.run(["clang", "--version"], capture_output=True, text=True, check=True)
+    if "14.0.6" not in version.stdout:
+        pytest.skip("another clang than the one that reader.c names makes other bytes")
+    assert rebuilt == READER.read_bytes()
 
 
 def test_it_is_told_in_plain_text_when_piped(tmp_path: Path) -> None:

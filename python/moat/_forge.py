@@ -1,7 +1,8 @@
-"""A link made by hand, for the demo: signed correctly, and saying whatever it is told to.
+"""What attackers make, for the demo: a link made by hand, and a log edited.
 
-This is what an attacker with a real key and a real token can do. `Token.attenuate` refuses to
-make such a link; nothing can stop others from making it, which is why a gate checks again.
+The link is signed correctly and says whatever it is told to: what an attacker with a real key and
+a real token can do. `Token.attenuate` refuses to make such a link; nothing can stop others from
+making it, which is why a gate checks again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 from moat import Token
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moat import AgentId, Grant, Identity
 
 TYPE = "application/moat-cap+cwt"
@@ -43,6 +46,17 @@ def widened(token: Token, issuer: Identity, holder: AgentId, allow: list[Grant])
     signature = issuer.sign(cbor(["Signature1", protected, b"", payload]))
     link = b"\xd2" + cbor([protected, {}, payload, signature])
     return Token.from_bytes(cbor([*map(bytes, token.links), link]))
+
+
+def edited(log: Path, entry: int | None) -> None:
+    """Change one letter of the resource that an entry names."""
+    start, place = b'{"i":%d,' % (-1 if entry is None else entry), b'"resource":"tool://mail/'
+    for part in log.rglob("*.jsonl"):
+        lines = part.read_bytes().splitlines(keepends=True)
+        for at, line in enumerate(lines):
+            if line.startswith(start):
+                lines[at] = line.replace(place + b"o", place + b"i")
+                part.write_bytes(b"".join(lines))
 
 
 def cbor(value: object) -> bytes:

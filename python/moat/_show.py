@@ -20,6 +20,7 @@ from rich.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from rich.console import ConsoleOptions, RenderResult
 
@@ -319,3 +320,10 @@ def _lost(lost: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _unit(axis: str, value: int) -> str:
     return amount(axis, timedelta(milliseconds=value) if axis == "time" else value)
+
+
+def printable(data: bytes, folder: Path) -> list[str]:
+    """Lines for a person: paths below the folder made short, nothing that steers a terminal."""
+    text = data.decode(errors="replace").replace(f"{folder}/", "")
+    lines = (line for line in text.split("\n") if line)
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]

@@ -1,14 +1,12 @@
-"""The pattern of a directory tree, for ``Limits(read=…, write=…)``."""
+"""The pattern of a directory tree, for ``Limits(read=…, write=…)``, and back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from urllib.parse import unquote
 
 from moat import Pattern
 from moat.errors import MalformedInput
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _ESCAPED = frozenset(' "#<>?[]^`{|}')
 _NAMELESS = frozenset("%*")
@@ -25,3 +23,8 @@ def tree(path: Path) -> str:
         raise MalformedInput(message)
     escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED else c for c in text)
     return str(Pattern(f"file://{escaped}/**"))
+
+
+def folder(pattern: str) -> Path:
+    """Give the directory that the pattern of a tree names: what ``tree`` was given."""
+    return Path(unquote(pattern.removeprefix("file://").removesuffix("/**")) or "/")

@@ -41,16 +41,21 @@ if TYPE_CHECKING:
     Anchor: TypeAlias = str | PathLike[str] | Literal[_Default.ANCHOR] | None
 
 
+def anchors() -> Path:
+    """Name the directory of the default anchors."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        state = Path("~/.local/state").expanduser()
+    return state / "moat" / "anchors"
+
+
 def anchor_path(log: AgentId) -> Path:
     """Name the default anchor file of a log.
 
     It is ``$XDG_STATE_HOME/moat/anchors/<32 hex digits of the SHA-256 of the gate's key>``; an
     unset or relative ``XDG_STATE_HOME`` means ``~/.local/state`` (XDG Base Directory 0.8).
     """
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():
-        state = Path("~/.local/state").expanduser()
-    return state / "moat" / "anchors" / hashlib.sha256(bytes(log)).hexdigest()[:32]
+    return anchors() / hashlib.sha256(bytes(log)).hexdigest()[:32]
 
 
 class AuditLog:

@@ -100,7 +100,10 @@ def run(
     screen = None if quiet else _show.console()
     started = time.monotonic()
     with _place(state) as (home, anchor):
-        stage = Stage(home, anchor, Path(folder) if folder else None, word)
+        own = Path(folder).resolve() if folder else None
+        if own is not None:
+            _require_fit(own, home.resolve())
+        stage = Stage(home, anchor, own, word)
         _open(screen, stage)
         scenes = []
         for number, (name, title, play) in enumerate(SCENES, 1):
@@ -138,6 +141,21 @@ def _place(state: str | None) -> Iterator[tuple[Path, Anchor]]:
         yield root / "state", root / "anchor"
 
 
+def _require_fit(own: Path, home: Path) -> None:
+    """Refuse to let the worker read a folder that holds nothing, or the demo's own keys."""
+    if home.is_relative_to(own) or own.is_relative_to(home):
+        message = f"`{own}` holds the demo's state folder and its keys; name another folder"
+        raise MoatError(message)
+    if not _files_of(own):
+        message = f"`{own}` holds no files; name a folder of text files"
+        raise MoatError(message)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    return found[:FILES]
+
+
 class Stage:
     """What the scenes share: one state folder, its agents and what they hold."""
 
@@ -148,7 +166,7 @@ class Stage:
         self.gate = self.moat.id
         self.notes = self.home / "desk" / "notes"
         shutil.copytree(SHIPPED / "notes", self.notes)
-        self.folder = folder.resolve() if folder else self.notes
+        self.folder = folder or self.notes
         self.secret = self.home / "keys" / "root.pem"
         self.agents: dict[str, Identity] = {}
         self.tokens: dict[str, Token] = {}
@@ -265,7 +283,7 @@ def _delegation(stage: Stage, scene: Scene) -> None:
 
 
 def _work(stage: Stage, scene: Scene) -> None:
-    files = sorted(p for p in stage.folder.iterdir() if p.is_file() and not p.is_symlink())[:FILES]
+    files = _files_of(stage.folder)
     where = f"{len(files)} files of {stage.short(stage.folder)}"
     scene.attempted = f"worker's code looks for `{stage.word}` in {where}"
     scene.expected = "ok"
@@ -275,7 +293,7 @@ def _work(stage: Stage, scene: Scene) -> None:
         f"{outcome.fuel_used:,} fuel, {_show.size(outcome.memory_peak)}, "
         f"{_show.span(outcome.elapsed.total_seconds())}"
     )
-    scene.output = _printable(outcome.stdout, stage.folder)
+    scene.output = _show.printable(outcome.stdout, stage.folder)
 
 
 def _outside(stage: Stage, scene: Scene) -> None:
@@ -301,7 +319,7 @@ def _refused(stage: Stage, scene: Scene, paths: list[str]) -> None:
     refused, read = outcome.exit_code, len(outcome.stdout)
     scene.happened = f"{refused} of {len(paths)} refused, {read} bytes read"
     scene.reason = outcome.status if there else "the file was not there"
-    scene.output = _printable(outcome.stderr, stage.home)
+    scene.output = _show.printable(outcome.stderr, stage.home)
 
 
 def _not_granted(stage: Stage, scene: Scene) -> None:
@@ -394,31 +412,13 @@ def _tampered(stage: Stage, scene: Scene) -> None:
     scene.expected = f"broken at entry {target}"
     copy = stage.home / "edited-log"
     shutil.copytree(stage.moat.audit.path, copy)
-    _change(copy, target)
+    _forge.edited(copy, target)
     try:
         AuditLog.verify(copy, log=stage.gate, anchor=stage.anchor)
         scene.happened = "it verifies"
     except ChainBroken as error:
         scene.happened = f"broken at entry {error.index}"
         scene.reason, scene.entry, scene.detail = "chain_broken", error.index, str(error)
-
-
-def _change(log: Path, entry: int | None) -> None:
-    """Change one letter of the resource that an entry names."""
-    start, place = b'{"i":%d,' % (-1 if entry is None else entry), b'"resource":"tool://mail/'
-    for part in log.rglob("*.jsonl"):
-        lines = part.read_bytes().splitlines(keepends=True)
-        for at, line in enumerate(lines):
-            if line.startswith(start):
-                lines[at] = line.replace(place + b"o", place + b"i")
-                part.write_bytes(b"".join(lines))
-
-
-def _printable(data: bytes, folder: Path) -> list[str]:
-    """Lines for a person: paths below the folder made short, nothing that steers a terminal."""
-    text = data.decode(errors="replace").replace(f"{folder}/", "")
-    lines = (line for line in text.split("\n") if line)
-    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
 
 
 SCENES: Final[tuple[tuple[str, str, Callable[[Stage, Scene], None]], ...]] = (

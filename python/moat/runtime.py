@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from moat import _files
 from moat._native import AgentId, Policy, Token
-from moat.audit import DEFAULT_ANCHOR, AuditLog
+from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors
 from moat.errors import MalformedInput, MoatError
 from moat.keystore import KeyStore, check_name
 from moat.pep import Pep
@@ -73,9 +73,12 @@ class Moat:
 
         ``root`` is the name of an identity to create and trust, or the key of a root whose
         secret is kept elsewhere. Operators may revoke and restore anything. Raises ``MoatError``
-        where there is a state folder already.
+        where there is a state folder already, or where the default anchor would lie inside.
         """
         folder = Path(path)
+        if anchor is DEFAULT_ANCHOR and anchors().resolve().is_relative_to(folder.resolve()):
+            message = f"`{folder}` is for the anchors of logs, which lie apart; choose another"
+            raise MoatError(message)
         keys = KeyStore(folder / "keys")
         trusted = root if isinstance(root, AgentId) else _identity(keys, root, create=True).id
         config = Config(roots=(trusted,), operators=tuple(operators))

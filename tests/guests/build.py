@@ -35,13 +35,13 @@ def assemble(text: str) -> bytes:
 
 
 @cache
-def c(name: str) -> bytes:
-    """The module of `name.c`, compiled by clang for WASI Preview 1."""
+def c(name: str, folder: Path = HERE) -> bytes:
+    """The module of `name.c` in a folder, compiled by clang for WASI Preview 1."""
     if shutil.which("clang") is None or shutil.which("wasm-ld") is None:
         _missing("clang or wasm-ld is not installed (Debian: clang lld)")
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder, "guest.wasm")
-        command = [*CLANG, "-Wl,--strip-all", "-o", str(made), str(HERE / f"{name}.c")]
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place, "guest.wasm")
+        command = [*CLANG, "-Wl,--strip-all", "-o", str(made), str(folder / f"{name}.c")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             if "file not found" in done.stderr or "cannot open" in done.stderr:

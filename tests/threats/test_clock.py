@@ -115,3 +115,33 @@ def test_a_clock_that_shows_no_time(world: World, now: int) -> None:
         else:
             assert not decision.allowed
     world.allow(world.ask())
+
+
+def test_a_refusal_that_was_only_counted_while_the_clock_was_ahead(world: World) -> None:
+    """It leaves no line, but what it made the gate forget stays forgotten when the log is read
+    again: the lines after it are dated no earlier."""
+    stream = bytes(16)
+    other = world.ask()
+    world.allow(world.ask(stream=stream, lifetime=10))
+    world.allow(other)
+    again = world.ask(stream=stream, lifetime=60)
+    world.refuse(other, "replayed", now=NOW + 10)
+    world.allow(again, now=NOW + 9)
+    world.restart(now=NOW + 10)
+    world.refuse(again, "replayed", now=NOW + 10)
+
+
+def test_one_absurd_reading_of_the_clock(world: World) -> None:
+    world.allow(world.ask())
+    world.gate.decide(b"noise", now=NOW)
+    for absurd in (2**64 - 1, 253_402_300_800):
+        with world.growing_by():
+            world.gate.decide(b"noise", now=absurd)
+    world.allow(world.ask())
+
+
+def test_a_permit_by_a_clock_behind_the_log(world: World) -> None:
+    """Within the skew the log's time counts, for the permit as for the decision."""
+    world.allow(world.ask())
+    with world.allow(world.ask(now=NOW - 20, lifetime=120), now=NOW - 40):
+        pass

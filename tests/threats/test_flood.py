@@ -10,7 +10,8 @@ import pytest
 
 import forge
 from forge import NOW
-from threats.world import ROOT, WORKER, World, assert_refused
+from moat import Denied
+from threats.world import PLANNER, ROOT, WORKER, World, assert_refused
 
 RESENT = 200_000
 PAGE = 4096
@@ -136,3 +137,28 @@ def test_another_agents_standing_is_not_touched(world: World) -> None:
         world.allow(world.ask(quiet, stream=bytes(16), number=number))
     for _ in range(7):
         world.allow(world.ask(quiet))
+
+
+def test_strangers_who_revoke_themselves(world: World) -> None:
+    """Fresh keys are free, so a key that the gate has never seen spends no line on itself."""
+    with world.growing_by():
+        for n in range(1_000):
+            stranger = forge.Key(f"stranger{n}")
+            with pytest.raises(Denied) as denied:
+                world.gate.control(world.control(stranger, "revoke", stranger), now=NOW)
+            assert denied.value.reason == "no_standing"
+    world.allow(world.ask())
+    with world.growing_by("control"):
+        world.gate.control(world.control(WORKER, "revoke", WORKER), now=NOW)
+
+
+def test_links_of_a_dead_chain_are_forgotten(world: World) -> None:
+    """Whatever a child says of its own expiry: with its parent it is dead."""
+    chain = forge.first(ROOT, PLANNER, exp=NOW + 100, further=0).then(WORKER, exp=253402300799)
+    world.refuse(world.ask(chain), "widened", caveat="expiry")
+    later = NOW + 200
+    statement = world.control(WORKER, "revoke", chain.ids[1], now=later)
+    world.restart(now=later)
+    with world.growing_by(), pytest.raises(Denied) as denied:
+        world.gate.control(statement, now=later)
+    assert denied.value.reason == "no_standing"

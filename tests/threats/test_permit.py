@@ -338,3 +338,32 @@ def test_a_fork_while_8_threads_decide(world: World) -> None:
     for thread in threads:
         thread.join()
     world.allow(wire)
+
+
+def test_an_open_permit_in_a_forked_child(world: World) -> None:
+    permit = world.allow(world.ask())
+
+    def use() -> str:
+        reasons = set()
+        for step in (lambda: permit.record(b"x"), lambda: permit.check(action="call")):
+            with pytest.raises(Denied) as denied:
+                step()
+            reasons.add(denied.value.reason)
+        return " ".join(map(str, reasons))
+
+    with permit:
+        assert in_a_fork(use) == "permit_spent"
+        permit.check(action="call")
+    with pytest.raises(Denied) as denied:
+        permit.check(action="call")
+    assert denied.value.reason == "permit_spent"
+
+
+def test_an_exception_whose_name_is_too_long_for_a_line(world: World) -> None:
+    """The outcome is written all the same, and the tool's own exception is what is raised."""
+    endless = type("E" * 70_000, (Exception,), {})
+    permit = world.allow(world.ask())
+    with world.growing_by("outcome"), pytest.raises(endless), permit:
+        raise endless
+    outcome = world.entries()[-1]["body"]
+    assert (outcome["status"], outcome["detail"]) == ("raised", "E" * 256)

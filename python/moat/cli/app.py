@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.text import Text
 
-from moat import AgentId, Moat, Token, _files, _show
+from moat import AgentId, Moat, Token, _files, _show, _tree
 from moat.cli import failure
 from moat.cli.failure import fail
 from moat.errors import MalformedInput
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from moat import Identity
+    from moat import Identity, Limits
 
 STATE = "moat-state"
 TOKEN_BYTES = 128 * 1024
@@ -57,6 +57,15 @@ class App:
     def keys(self) -> KeyStore:
         """The agents' keys."""
         return KeyStore(self.require_state() / "keys")
+
+    def keep_keys_from(self, limits: Limits) -> None:
+        """Refuse trees that hold keys of this state folder: code that reads one is a root."""
+        secrets = [(self.state / name).resolve() for name in ("keys", "gates")]
+        for pattern in (*limits.read, *limits.write):
+            folder = _tree.folder(pattern).resolve()
+            if any(x.is_relative_to(folder) or folder.is_relative_to(x) for x in secrets):
+                message = f"`{pattern}` gives code the secret keys in `{self.state}`"
+                fail("keys_exposed", message, "name a directory that holds no state folder")
 
     @contextmanager
     def moat(self) -> Iterator[Moat]:

@@ -20,7 +20,7 @@ from moat.cli import failure
 from moat.cli.app import App, common, dumps, read_input
 from moat.cli.failure import CommandError, fail
 from moat.errors import MalformedInput, MoatError
-from moat.keystore import KeyStore
+from moat.keystore import KeyStore, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +49,7 @@ KEY = click.option("--key", metavar="DID", help="The gate's key; left out, the g
 
 
 def _folder(app: App, log: Path | None) -> Path:
+    check_name(app.gate)
     return log or app.require_state() / "gates" / app.gate / "log"
 
 
@@ -75,6 +76,9 @@ def verify(
     Says what it could not check. Exit code 4 means that the log is not what its gate wrote.
     """
     folder, gate = _folder(app, log), _key(app, key)
+    if no_anchor and anchor is not None:
+        message = "`--anchor` and `--no-anchor` exclude each other"
+        raise click.UsageError(message)
     compare = None if no_anchor else anchor or DEFAULT_ANCHOR
     try:
         with _progress(folder) as progress:

@@ -25,12 +25,14 @@ _NEXT = {
     "replayed": "seal the request again: every message counts once",
     "streams_full": "wait a minute, or use one session instead of many",
     "unknown_root": "use a token whose first link one of this gate's roots signed",
-    "wrong_gate": "seal the request for this gate, or send it to the gate it names",
+    "wrong_gate": "take it to the gate it names, or have it made for this one",
     "no_standing": "sign as a root; `moat audit show --kind control` shows what was said before",
-    "malformed": "check that the whole text or file was given, unchanged",
+    "malformed": "correct it, and check that the whole text or file was given",
     "chain_broken": "treat the log as edited from there on, and compare it with a copy",
-    "rolled_back": "find the newer copy; `moat audit verify --no-anchor` shows what is here",
-    "log_unavailable": "look whether another process has the gate, or the disk is full",
+    "rolled_back": "find the newer copy; where there is none, open this one once from Python, with "
+    "`Moat.open(DIR, accept_restored=True)`, which is logged",
+    "log_unavailable": "look whether another process has the gate, the disk is full, or a folder "
+    "cannot be written; the anchor is in `$XDG_STATE_HOME`, else `~/.local/state`",
 }
 
 

@@ -64,6 +64,8 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     is passed through. Exit code 1 means that the code did not end well.
     """
     held = read_token(text)
+    app.require_state()
+    app.keep_keys_from(held.limits)
     who = app.keys.load(name) if name else app.holder(held)
     sandbox = Sandbox(file)
     args = {"argv": list(given["argv"])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,10 @@ from moat.cli import failure
 from moat.cli.app import App, common, read_token
 from moat.cli.failure import CommandError, fail
 from moat.cli.units import NONE, Count, DenialText, Duration, Folder, GrantText, Size
-from moat.errors import AuditError, MoatError
+from moat.errors import AuditUnavailable, MoatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
     from typing import TypedDict, Unpack
 
@@ -100,13 +101,14 @@ def issue(
         message = "a token that allows nothing is of no use; give `--allow 'PATTERN ACTIONS'`"
         raise click.UsageError(message)
     signer = app.keys.load(by) if by else _root(app)
-    base = Limits.standard() if standard else Limits()
+    limits = _limits(Limits.standard() if standard else Limits(), asked)
+    app.keep_keys_from(limits)
     made = Token.issue(
         signer,
         holder=app.agent(asked["to"]),
         allow=asked["allow"],
         deny=asked["deny"],
-        limits=_limits(base, asked),
+        limits=limits,
         expires_in=expires,
         depth=asked["depth"] or 0,
         audience=_audience(app, asked["audience"]),
@@ -256,10 +258,7 @@ def verify(app: App, text: str, roots: tuple[str, ...], can: tuple[str, str] | N
     what was revoked then stays unknown, and the answer says so.
     """
     held, names = read_token(text), app.names()
-    try:
-        revocation = _verify(app, held, [app.agent(one) for one in roots])
-    except MoatError as error:
-        raise failure.verification(error) from error
+    revocation = _verify(app, held, [app.agent(one) for one in roots])
     if can is not None:
         _permits(held, *can)
     document = {
@@ -288,16 +287,30 @@ def verify(app: App, text: str, roots: tuple[str, ...], can: tuple[str, str] | N
 def _verify(app: App, held: Token, roots: list[AgentId]) -> str:
     """Verify and say what is known about revocation."""
     if roots:
-        held.verify(roots)
+        with _verifying():
+            held.verify(roots)
         return "not checked: no gate was asked"
-    held.verify(app.config().roots)
+    trusted = app.config().roots
+    with _verifying():
+        held.verify(trusted)
     try:
-        with app.moat() as moat:
-            held.verify(moat.roots, gate=moat.id)
+        with app.moat() as moat, _verifying():
+            held.verify(trusted, gate=moat.id)
             moat.audit.gate.check_revoked(held)
-    except AuditError as error:
+    except AuditUnavailable as error:
         return f"not checked: {error}"
     return "not revoked"
+
+
+@contextmanager
+def _verifying() -> Iterator[None]:
+    """Make a refusal of the token the answer of this command; a log in use is no refusal."""
+    try:
+        yield
+    except AuditUnavailable:
+        raise
+    except MoatError as error:
+        raise failure.verification(error) from error
 
 
 def _permits(held: Token, action: str, resource: str) -> None:

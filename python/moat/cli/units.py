@@ -72,7 +72,7 @@ class Size(_Type):
         if not found:
             message = f"`{text}` is not a size; write `64MiB`, `1MB` or a number of bytes"
             raise ValueError(message)
-        return int(found[1]) * _BYTES[(found[2] or "B").lower()]
+        return _bounded(text, int(found[1]) * _BYTES[(found[2] or "B").lower()])
 
 
 class Count(_Type):
@@ -86,7 +86,15 @@ class Count(_Type):
         if not found:
             message = f"`{text}` is not a number; write `5M` or `5_000_000`"
             raise ValueError(message)
-        return int(found[1]) * (_THOUSANDS[found[2].lower()] if found[2] else 1)
+        return _bounded(text, int(found[1]) * (_THOUSANDS[found[2].lower()] if found[2] else 1))
+
+
+def _bounded(text: str, number: int) -> int:
+    """Refuse what no limit can be (spec/token.md)."""
+    if number >= 1 << 63:
+        message = f"`{text}` is too large; the most is 2^63 - 1"
+        raise ValueError(message)
+    return number
 
 
 class GrantText(_Type):

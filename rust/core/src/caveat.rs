@@ -330,18 +330,18 @@ impl Caveats {
 
     /// Each action of a child's grant needs one grant of the parent that covers it.
     fn covers_grant(&self, child: &Grant) -> Result<()> {
+        let covered = |mine: &&Grant| mine.resource.covers(&child.resource);
+        let reach: Vec<_> = self.allow.iter().filter(covered).collect();
         for action in child.actions.iter() {
-            let named = || self.allow.iter().filter(|mine| mine.actions.contains(action));
-            let reach = || named().filter(|mine| mine.resource.covers(&child.resource));
-            if reach().any(|mine| mine.args.covers(child.args)) {
+            let named = || reach.iter().filter(|mine| mine.actions.contains(action));
+            if named().any(|mine| mine.args.covers(child.args)) {
                 continue;
             }
-            if reach().next().is_some() {
+            if named().next().is_some() {
                 let detail = format!("`{}` is granted without arguments only", child.resource);
                 return Err(widened(Axis::Args, detail).seen(format!("{action} with arguments")));
             }
-            let covered = |mine: &&Grant| mine.resource.covers(&child.resource);
-            if let Some(mine) = self.allow.iter().find(covered) {
+            if let Some(mine) = reach.first() {
                 let detail = format!("`{}` is granted for `{}` only", child.resource, mine.actions);
                 let witness = format!("{action} {}", child.resource);
                 return Err(widened(Axis::Action, detail).seen(witness));

@@ -8,6 +8,7 @@ mod canonical;
 mod host;
 mod index;
 mod parse;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -22,7 +23,8 @@ pub use index::Index;
 use crate::error::Result;
 use host::{Shape, default_port, split_port};
 use index::Starts;
-use parse::{Kind, Parts, parse, parse_any_length};
+use parse::{Parts, parse, parse_any_length};
+use spans::Kind;
 use text::decode;
 
 /// One thing that can be acted on, in its one spelling, such as `tool://search/web`.
@@ -151,7 +153,7 @@ impl Pattern {
     fn member(&self, label: &str, run: char, longer: bool) -> Option<Resource> {
         let mut text = self.parts.slice(0, self.parts.scheme + 3).to_owned();
         text.push_str(&self.parts.authority().replacen('*', label, 1));
-        for &span in &self.parts.segments {
+        for &span in &*self.parts.segments {
             text.push('/');
             text.extend(self.parts.segment(span).chars().map(|c| if c == '*' { run } else { c }));
         }
@@ -189,7 +191,7 @@ impl Pattern {
     fn admits(&self, other: &Parts) -> bool {
         let (own, theirs) = (self.parts.segments.len(), other.segments.len());
         let count = if self.parts.rest { theirs >= own } else { theirs == own && !other.rest };
-        let pairs = || self.parts.segments.iter().zip(&other.segments).skip(self.literal);
+        let pairs = || self.parts.segments.iter().zip(&*other.segments).skip(self.literal);
         count
             && self.admits_start(other)
             && pairs().all(|(mine, its)| match mine.kind {

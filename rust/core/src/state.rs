@@ -2,7 +2,7 @@
 //! which effects are open. It changes by [`State::apply`], one line at a time, so that reading
 //! the log again gives the same state; [`State::advance`] only drops what is stale.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,6 +29,8 @@ struct Seen {
     holder: AgentId,
     /// Holder of the chain's first link.
     principal: AgentId,
+    /// First second in which every chain with this link is dead.
+    expires: u64,
 }
 
 /// The fold of a log.
@@ -38,7 +40,7 @@ pub struct State {
     streams: Streams,
     revoked: Revocations,
     seen: HashMap<Hash256, Seen>,
-    held: HashMap<AgentId, Vec<Hash256>>,
+    held: HashMap<AgentId, HashSet<Hash256>>,
     seen_expiry: BTreeSet<(u64, Hash256)>,
     nonces: BTreeMap<(u64, String), ()>,
     pending: BTreeSet<u64>,
@@ -129,7 +131,10 @@ impl State {
     fn revoker(&self, statement: &Statement) -> Result<Scope> {
         let signer = &statement.signer;
         let gave = match &statement.target {
-            Target::Agent(agent) if agent == signer => return Ok(Scope::Gate),
+            // Fresh keys are free: only one that the gate knows may spend a line on itself.
+            Target::Agent(agent) if agent == signer && self.held.contains_key(agent) => {
+                return Ok(Scope::Gate);
+            }
             Target::Agent(agent) => {
                 self.held.get(agent).into_iter().flatten().any(|link| self.issued(signer, link))
             }
@@ -141,8 +146,8 @@ impl State {
         if gave {
             return Ok(Scope::Given);
         }
-        let detail = "the signer is no root, no operator, not the target, and delegated nothing \
-                      to it that this gate has seen";
+        let detail = "the signer is no root and no operator, and in no chain that this gate has \
+                      seen is it the target or a delegator of it";
         Err(Error::new(Reason::NoStanding, detail))
     }
 
@@ -193,11 +198,12 @@ impl State {
 
     /// Moves on to a second at which something is about to be decided, and drops what can no
     /// longer matter then; a clock behind the log changes nothing. Reading the log again does
-    /// the same, later: what is dropped is stale, and stays so for as long as this value lives.
-    pub fn advance(&mut self, now: u64) {
+    /// the same, for lines are dated with what this returns: the second that counts.
+    pub fn advance(&mut self, now: u64) -> u64 {
         if now > self.time {
             self.forget(now);
         }
+        self.time
     }
 
     /// Drops what can no longer matter at `time`.
@@ -215,7 +221,7 @@ impl State {
             if let Some(seen) = self.seen.remove(&link)
                 && let Some(links) = self.held.get_mut(&seen.holder)
             {
-                links.retain(|held| *held != link);
+                links.remove(&link);
                 if links.is_empty() {
                     self.held.remove(&seen.holder);
                 }
@@ -250,18 +256,19 @@ impl State {
         if id != unhex(&entry.id)? {
             return Err(Error::malformed("a link is not the one its id names"));
         }
-        let principal = match claims.parent {
-            None => claims.holder,
+        let own = claims.caveats.expires;
+        let (principal, expires) = match claims.parent {
+            None => (claims.holder, own),
             Some(parent) => match self.seen.get(&parent) {
-                Some(seen) => seen.principal,
+                Some(seen) => (seen.principal, own.min(seen.expires)),
                 None => return Err(Error::malformed("a link whose parent was not seen")),
             },
         };
-        let seen =
-            Seen { parent: claims.parent, issuer: claims.issuer, holder: claims.holder, principal };
+        let (parent, issuer, holder) = (claims.parent, claims.issuer, claims.holder);
+        let seen = Seen { parent, issuer, holder, principal, expires };
         if self.seen.insert(id, seen).is_none() {
-            self.held.entry(claims.holder).or_default().push(id);
-            self.seen_expiry.insert((claims.caveats.expires, id));
+            self.held.entry(holder).or_default().insert(id);
+            self.seen_expiry.insert((expires, id));
         }
         Ok(())
     }

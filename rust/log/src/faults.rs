@@ -386,6 +386,18 @@ fn another_process_is_refused_before_any_lock_is_taken() {
 }
 
 #[test]
+fn waiting_for_an_entry_that_was_never_queued_ends() {
+    let place = folder();
+    let health = Health::new();
+    let root = crate::folder::Folder::create(place.path()).unwrap();
+    let notary = Notary::new(gate(), root, None, Arc::clone(&health));
+    let file = File::create(place.path().join("segment")).unwrap();
+    let writer = Writer::new(Box::new(file), (3, 0), notary, health);
+    writer.wait(3).unwrap();
+    assert!(matches!(writer.wait(4), Err(LogError::Unavailable { .. })));
+}
+
+#[test]
 fn an_interrupted_write_is_tried_again() {
     struct Interrupted(u8, Vec<u8>);
     impl Disk for Interrupted {

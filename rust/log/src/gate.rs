@@ -15,6 +15,7 @@ use moat_core::state::State;
 use moat_core::token::Token;
 use moat_core::{Error, Reason, Result};
 
+use crate::parallel;
 use crate::permit::Permit;
 use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Store};
 
@@ -23,8 +24,8 @@ impl Fold for State {
         Self::apply(self, index, time, kind, body)
     }
 
-    fn advance(&mut self, now: u64) {
-        Self::advance(self, now);
+    fn advance(&mut self, now: u64) -> u64 {
+        Self::advance(self, now)
     }
 }
 
@@ -77,7 +78,7 @@ pub struct Gate(pub(crate) Arc<Inner>);
 /// One message on its way through a batch.
 enum Step {
     Done(Decision),
-    Waiting(Pending<Result<()>>, Verified),
+    Waiting(Pending<(Result<()>, u64)>, Verified),
 }
 
 impl Gate {
@@ -172,29 +173,42 @@ impl Gate {
     pub fn decide(&self, wire: &[u8], now: u64) -> Decision {
         guarded(|| {
             let step = self.begin(wire, now);
-            self.finish(step, now)
+            self.finish(step)
         })
     }
 
-    /// Answers a batch in order, with one sync.
+    /// Answers a batch in order, with one sync. Its messages are verified on all cores.
     #[must_use]
     pub fn decide_many(&self, wires: &[&[u8]], now: u64) -> Vec<Decision> {
-        let begin = |wire: &&[u8]| match catch_unwind(AssertUnwindSafe(|| self.begin(wire, now))) {
-            Ok(step) => step,
-            Err(_) => Step::Done(Decision::refused(fault())),
+        if let Err(error) = self.0.store.health.check() {
+            return wires.iter().map(|_| Decision::refused(unavailable(&error))).collect();
+        }
+        let guard = self.guard();
+        let verify = |wire: &&[u8]| {
+            catch_unwind(AssertUnwindSafe(|| guard.verify(wire, now)))
+                .unwrap_or_else(|_| Err(fault()))
         };
-        // All are begun before the first is waited for: one sync serves the batch.
-        let steps: Vec<_> = wires.iter().map(begin).collect();
-        steps.into_iter().map(|step| guarded(|| self.finish(step, now))).collect()
+        let judge = |verified| {
+            catch_unwind(AssertUnwindSafe(|| self.judge(&guard, verified, now)))
+                .unwrap_or_else(|_| Step::Done(Decision::refused(fault())))
+        };
+        // All are judged, in their order, before the first is waited for: one sync serves them.
+        let steps: Vec<_> = parallel::map(wires, verify).into_iter().map(judge).collect();
+        drop(guard);
+        steps.into_iter().map(|step| guarded(|| self.finish(step))).collect()
     }
 
-    /// Verifies, judges and queues the lines; nothing is answered yet.
     fn begin(&self, wire: &[u8], now: u64) -> Step {
         if let Err(error) = self.0.store.health.check() {
             return Step::Done(Decision::refused(unavailable(&error)));
         }
         let guard = self.guard();
-        let verified = match guard.verify(wire, now) {
+        self.judge(&guard, guard.verify(wire, now), now)
+    }
+
+    /// Judges what was verified and queues the lines; nothing is answered yet.
+    fn judge(&self, guard: &Guard, verified: Result<Verified>, now: u64) -> Step {
+        let verified = match verified {
             Ok(verified) => verified,
             Err(error) => return Step::Done(self.count(error, None, now)),
         };
@@ -203,11 +217,11 @@ impl Gate {
             self.0.store.commit_nowait(now, |state, out| match guard.rule(&verified, state, now) {
                 Ruling::Counted(error) => {
                     counted = Some(error.clone());
-                    Err(error)
+                    (Err(error), state.time())
                 }
                 Ruling::Logged(lines, verdict) => {
                     out.extend(lines.into_iter().map(|(kind, body)| Line { kind, body }));
-                    verdict
+                    (verdict, state.time())
                 }
             });
         match (queued, counted) {
@@ -218,7 +232,7 @@ impl Gate {
     }
 
     /// Waits for the shared sync; only then is there an answer.
-    fn finish(&self, step: Step, now: u64) -> Decision {
+    fn finish(&self, step: Step) -> Decision {
         let (pending, verified) = match step {
             Step::Done(decision) => return decision,
             Step::Waiting(pending, verified) => (pending, verified),
@@ -227,10 +241,11 @@ impl Gate {
             Ok(committed) => committed,
             Err(error) => return Decision::refused(unavailable(&error)),
         };
-        let (entry, verdict) = (last(&committed), committed.value);
+        let (entry, (verdict, made)) = (last(&committed), committed.value);
         // INVARIANT: a permit is made here and nowhere else, after the sync of its line.
-        let permit =
-            verdict.is_ok().then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, now));
+        let permit = verdict
+            .is_ok()
+            .then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, made));
         Decision { entry: Some(entry), error: verdict.err(), verified: Some(verified), permit }
     }
 

@@ -8,6 +8,7 @@ mod folder;
 mod gate;
 mod notary;
 mod open;
+mod parallel;
 mod permit;
 mod prove;
 mod scan;

@@ -75,16 +75,26 @@ impl Permit {
 
     /// Opens it, once: in its own process, in its time, while its chain is trusted.
     pub fn open(&self, now: u64) -> Result<()> {
+        self.check_here()?;
         let spent = |detail: &str| Err(Error::new(Reason::PermitSpent, detail));
-        if self.process != std::process::id() {
-            return spent("the permit was made in another process; ask again in this one");
-        }
         // INVARIANT: whoever wins this exchange is the only one to act, and a permit that was
         // refused here stays refused.
         if self.stage.compare_exchange(FRESH, OPEN, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return spent("the permit was opened before; ask for another");
         }
         self.check_alive(now).inspect_err(|_| self.stage.store(CLOSED, Ordering::SeqCst))
+    }
+
+    fn is_here(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    fn check_here(&self) -> Result<()> {
+        if self.is_here() {
+            return Ok(());
+        }
+        let detail = "the permit was made in another process; ask again in this one";
+        Err(Error::new(Reason::PermitSpent, detail))
     }
 
     fn check_alive(&self, now: u64) -> Result<()> {
@@ -100,11 +110,16 @@ impl Permit {
     /// Whether it is open now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.stage.load(Ordering::SeqCst) == OPEN
+        self.is_here() && self.stage.load(Ordering::SeqCst) == OPEN
     }
 
-    /// Compares an effect with what was permitted.
+    /// Compares an effect with what was permitted, before it is opened or while it is open.
     pub fn check(&self, effect: &Effect<'_>) -> Result<()> {
+        self.check_here()?;
+        if self.stage.load(Ordering::SeqCst) == CLOSED {
+            let detail = "the permit is closed; ask for another";
+            return Err(Error::new(Reason::PermitSpent, detail));
+        }
         let body = self.verified.message().body();
         let differs = |what: &str| {
             let detail = format!("the {what} is not the one that was permitted");
@@ -136,14 +151,19 @@ impl Permit {
         }
         let outcome = Outcome {
             decision: self.entry,
-            status: outcome.status,
+            status: brief(outcome.status),
             result: outcome.result.map(hex::encode),
             fuel: outcome.fuel,
-            detail: outcome.detail,
+            detail: outcome.detail.map(brief),
         };
         let body = outcome.to_body().map_err(LogError::Entry)?;
         self.gate.append(now, Outcome::KIND, body)
     }
+}
+
+/// A text that an effect chose, short enough for any line.
+fn brief(text: String) -> String {
+    text.chars().take(256).collect()
 }
 
 /// How an effect ended.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use moat_core::Error;
 use moat_core::audit::{Chain, Checkpoint, Line, MacKey, RESERVED};
-use moat_core::limits::CHECKPOINT_ENTRIES;
+use moat_core::limits::{CHECKPOINT_ENTRIES, TIME_MAX};
 
 use crate::LogError;
 use crate::notary::{Mark, Notary};
@@ -24,8 +24,11 @@ pub trait Fold: Send {
     /// when it was just being written: a state must accept what it decided itself.
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<(), Error>;
 
-    /// Something is about to be decided at this second: the state may drop what is stale.
-    fn advance(&mut self, _now: u64) {}
+    /// Something is about to be decided: the state may drop what is stale by then. The second
+    /// that counts: `now`, or a later one that the state knows of. Lines are dated with it.
+    fn advance(&mut self, now: u64) -> u64 {
+        now
+    }
 }
 
 /// One entry to be written.
@@ -175,6 +178,10 @@ impl<F: Fold> Store<F> {
         decide: impl FnOnce(&F, &mut Vec<Entry>) -> R,
     ) -> Result<Pending<R>, LogError> {
         self.health.check()?;
+        if now > TIME_MAX {
+            let why = Error::malformed(format!("the clock says {now}; set the clock"));
+            return Err(LogError::Entry(why));
+        }
         if self.writer.backlog() > BACKLOG {
             let (size, _) = self.position()?;
             self.writer.wait(size)?;
@@ -185,7 +192,7 @@ impl<F: Fold> Store<F> {
             return Err(LogError::unavailable("it is being closed"));
         }
         let mut entries = Vec::new();
-        inner.fold.advance(now);
+        let now = inner.fold.advance(now);
         let value = decide(&inner.fold, &mut entries);
         let first = inner.chain.size();
         let batch = inner.append(&entries, now, &self.key)?;

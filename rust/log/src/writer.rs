@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use crate::LogError;
@@ -101,6 +102,9 @@ struct Queue {
     tiles: Vec<Tile>,
     /// Is somebody writing just now?
     leading: bool,
+    /// Entries in the log once that is done.
+    reached: u64,
+    /// How often somebody has begun to write: the number of the newest batch.
     syncs: u64,
 }
 
@@ -114,7 +118,9 @@ pub(crate) struct Writer {
     health: Arc<Health>,
     notary: Arc<Notary>,
     queue: Mutex<Queue>,
-    turn: Condvar,
+    /// Where batches with even and odd numbers are waited for, so that nobody is woken for a
+    /// sync that was not theirs.
+    turns: [Condvar; 2],
     target: Mutex<Target>,
 }
 
@@ -128,7 +134,7 @@ impl Writer {
     ) -> Self {
         let queue = Mutex::new(Queue { size, synced: size, ..Queue::default() });
         let target = Mutex::new(Target { disk, end });
-        Self { health, notary, queue, turn: Condvar::new(), target }
+        Self { health, notary, queue, turns: Default::default(), target }
     }
 
     /// Adds lines to what the next sync writes; after them the log has `size` entries. The
@@ -174,26 +180,48 @@ impl Writer {
             if queue.synced >= size {
                 return Ok(());
             }
-            self.health.check()?;
+            self.health.check().inspect_err(|_| self.wake_all())?;
+            if queue.size < size {
+                // It cannot happen while the log counts right; waiting would never end.
+                self.wake_all();
+                return Err(self.health.fail("an entry was promised and never queued"));
+            }
             if queue.leading {
-                queue = self.turn.wait(queue).map_err(|e| self.health.panicked(e))?;
+                let batch = queue.syncs + u64::from(size > queue.reached);
+                queue = self.turn(batch).wait(queue).map_err(|e| self.health.panicked(e))?;
                 continue;
             }
             queue.leading = true;
             let taken = std::mem::take(&mut queue.bytes);
             let (reached, mark) = (queue.size, queue.mark.take());
             let tiles = std::mem::take(&mut queue.tiles);
+            queue.reached = reached;
             queue.syncs += 1;
+            let batch = queue.syncs;
             drop(queue);
-            let written = self.write(&taken);
+            // A fault in the middle is a failed write: the others must not wait for it for ever.
+            let written = catch_unwind(AssertUnwindSafe(|| self.write(&taken)))
+                .unwrap_or_else(|_| Err(self.health.fail("a fault happened during a write")));
             queue = self.queue.lock().map_err(|e| self.health.panicked(e))?;
             queue.leading = false;
-            self.turn.notify_all();
-            written?;
+            written.inspect_err(|_| self.wake_all())?;
             queue.synced = reached;
+            self.turn(batch).notify_all();
+            // INVARIANT: of those who wait for the next batch, one is woken to write it; whoever
+            // does not write, because the log has failed meanwhile, wakes all the others.
+            self.turn(batch + 1).notify_one();
             // INVARIANT: nothing reaches a checkpoint or an anchor before it is synced.
             self.notary.submit(mark, tiles);
         }
+    }
+
+    fn turn(&self, batch: u64) -> &Condvar {
+        let [even, odd] = &self.turns;
+        if batch.is_multiple_of(2) { even } else { odd }
+    }
+
+    fn wake_all(&self) {
+        self.turns.iter().for_each(Condvar::notify_all);
     }
 
     fn write(&self, lines: &[u8]) -> Result<(), LogError> {

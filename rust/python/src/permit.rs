@@ -87,10 +87,9 @@ impl Permit {
         _traceback: &Bound<'_, PyAny>,
     ) -> Result<()> {
         let result = *self.result.lock().unwrap_or_else(PoisonError::into_inner);
-        let detail = match kind.is_none() {
-            true => None,
-            false => Some(kind.getattr("__name__")?.extract::<String>()?),
-        };
+        // An exception whose class has no readable name is still an exception.
+        let name = || kind.getattr("__name__").and_then(|name| name.extract::<String>());
+        let detail = (!kind.is_none()).then(|| name().unwrap_or_else(|_| "unnamed".to_owned()));
         let status = if detail.is_none() { "ok" } else { "raised" }.to_owned();
         self.close(py, End { status, result, fuel: None, detail })
     }

@@ -1,7 +1,8 @@
 //! Which of many patterns could match a resource, told without looking at most of them.
 
 use super::host::Shape;
-use super::parse::{Kind, Parts};
+use super::parse::Parts;
+use super::spans::Kind;
 use super::{Pattern, Resource};
 
 /// Literal segments by which patterns are filed.
@@ -17,19 +18,24 @@ pub(super) struct Starts {
 
 impl Starts {
     pub(super) fn new(parts: &Parts) -> Self {
-        let segments = parts.segments.iter().take(SEGMENTS).map(|span| span.end.into());
-        let ends = [parts.scheme + 3, parts.authority].into_iter().chain(segments);
         let mut starts = Self { hashes: [0; 2 + SEGMENTS], count: 0 };
         let (mut hash, mut from) = (0_u64, 0);
-        for (place, end) in starts.hashes.iter_mut().zip(ends) {
-            // One round more for each part, so that an empty authority counts.
-            for at in (from..=end).step_by(8) {
-                let bytes = word(&parts.text, at) & mask(end - at);
+        let mut add = |end: usize| {
+            // A word that is not full ends each part, so an empty authority counts too.
+            while from <= end {
+                let bytes = word(&parts.text, from) & mask(end - from);
                 hash = (hash.rotate_left(5) ^ bytes).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                from += 8;
             }
-            (*place, from) = (hash, end);
-            starts.count += 1;
-        }
+            from = end;
+            if let Some(place) = starts.hashes.get_mut(starts.count) {
+                *place = hash;
+                starts.count += 1;
+            }
+        };
+        add(parts.scheme + 3);
+        add(parts.authority);
+        parts.segments.iter().take(SEGMENTS).for_each(|span| add(span.end.into()));
         starts
     }
 

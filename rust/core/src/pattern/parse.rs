@@ -1,28 +1,10 @@
 //! Parsing: canonical or refused, never repaired. One pass, linear in the text.
 
 use super::host::{Shape, check_authority};
+use super::spans::{Kind, Span, Spans};
 use super::text::{Fault, check_segment, check_unicode, shown};
 use crate::error::{Error, Reason, Result};
 use crate::limits::PATTERN_BYTES;
-
-/// What a segment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Plain text.
-    Literal,
-    /// `*` alone.
-    Any,
-    /// Text with `*` in it.
-    Glob,
-}
-
-/// A segment: bytes `start..end` of the text.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) start: u16,
-    pub(super) end: u16,
-    pub(super) kind: Kind,
-}
 
 /// A checked text and where its parts lie.
 #[derive(Clone, Debug)]
@@ -34,7 +16,7 @@ pub(super) struct Parts {
     pub(super) authority: usize,
     pub(super) shape: Shape,
     /// Without a final `**`.
-    pub(super) segments: Box<[Span]>,
+    pub(super) segments: Spans,
     /// Whether `**` is last.
     pub(super) rest: bool,
 }
@@ -86,16 +68,9 @@ fn split(text: &str, stars: bool) -> std::result::Result<Parts, Fault> {
     let end = scheme.len() + 3 + authority.len();
     let (segments, rest) = match path {
         Some(path) => split_path(path, end + 1, stars)?,
-        None => (Vec::new(), false),
+        None => (Spans::new(), false),
     };
-    Ok(Parts {
-        text: text.into(),
-        scheme: scheme.len(),
-        authority: end,
-        shape,
-        segments: segments.into_boxed_slice(),
-        rest,
-    })
+    Ok(Parts { text: text.into(), scheme: scheme.len(), authority: end, shape, segments, rest })
 }
 
 /// Takes `[a-z][a-z0-9+.-]*` (RFC 3986 §3.1, in lower case) and `://` off the start.
@@ -113,16 +88,11 @@ fn split_scheme(text: &str) -> std::result::Result<(&str, &str), Fault> {
     }
 }
 
-fn split_path(
-    path: &str,
-    from: usize,
-    stars: bool,
-) -> std::result::Result<(Vec<Span>, bool), Fault> {
+fn split_path(path: &str, from: usize, stars: bool) -> std::result::Result<(Spans, bool), Fault> {
     let mut start = from;
     let mut rest = false;
-    let path = path.as_bytes();
-    let mut spans = Vec::with_capacity(path.iter().filter(|&&byte| byte == b'/').count() + 1);
-    for segment in path.split(|&byte| byte == b'/') {
+    let mut spans = Spans::new();
+    for segment in path.as_bytes().split(|&byte| byte == b'/') {
         if rest {
             return Err("`**` stands only last");
         }

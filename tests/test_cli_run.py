@@ -162,12 +162,14 @@ def test_one_link_is_revoked_by_its_token_or_its_id(moat: Cli, desk: Path) -> No
     moat("token", "verify", held)
 
 
-def test_an_agent_revokes_itself_and_no_stranger_revokes_it(moat: Cli) -> None:
-    found = moat.error("revoke", "worker", "--by", "stranger", code=DENIED)
-    assert found["code"] == "no_standing"
-    told = moat("revoke", "worker", "--by", "worker").stdout
-    assert "revoked agent worker" in told
-    assert moat.error("restore", "worker", "--by", "stranger", code=DENIED)["code"] == "no_standing"
+def test_an_agent_revokes_itself_and_no_stranger_revokes_it(moat: Cli, desk: Path) -> None:
+    for nobody in ("stranger", "planner"):  # the gate has not seen a token of the planner's yet
+        found = moat.error("revoke", "planner", "--by", nobody, code=DENIED)
+        assert found["code"] == "no_standing"
+    moat("run", READER, "--token", token(moat, desk), "--arg", "x", "--arg", desk / "a.txt")
+    told = moat("revoke", "planner", "--by", "planner").stdout
+    assert "revoked agent planner" in told
+    assert moat.error("restore", "planner", "--by", "stranger", code=DENIED)["code"] == "no_standing"
 
 
 def test_on_a_terminal_code_cannot_steer_it(monkeypatch: pytest.MonkeyPatch) -> None:

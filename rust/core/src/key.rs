@@ -14,8 +14,6 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Reason, Result};
 
-mod base58;
-
 /// A SHA-256 digest.
 pub type Hash256 = [u8; 32];
 
@@ -58,6 +56,9 @@ const SMALL_ORDER_Y: [[u8; 32]; 5] = [
 /// The multicodec prefix of an Ed25519 public key (`0xed` as a varint), as `did:key` uses it.
 const MULTICODEC_ED25519: [u8; 2] = [0xed, 0x01];
 
+/// Characters in the `did:key` of an Ed25519 key: its prefix leaves one length.
+const DID_KEY_BYTES: usize = 56;
+
 impl AgentId {
     /// Takes 32 bytes and refuses what no honest signer has: a y-coordinate that is not
     /// reduced, or a point of small order. Whether the point is on the curve shows when it is
@@ -83,9 +84,14 @@ impl AgentId {
     /// Reads a `did:key` without asking whether the point is on the curve (see `from_bytes`).
     pub(crate) fn parse_text(text: &str) -> Result<Self> {
         let wrong = || Error::malformed("not a `did:key` of an Ed25519 key");
+        if text.len() != DID_KEY_BYTES {
+            return Err(wrong());
+        }
         let digits = text.strip_prefix("did:key:z").ok_or_else(wrong)?;
-        let [m0, m1, key @ ..] = base58::decode(digits).ok_or_else(wrong)?;
-        if [m0, m1] != MULTICODEC_ED25519 {
+        let mut raw = [0; 34];
+        let size = bs58::decode(digits).onto(&mut raw).map_err(|_| wrong())?;
+        let [m0, m1, key @ ..] = raw;
+        if size != raw.len() || [m0, m1] != MULTICODEC_ED25519 {
             return Err(wrong());
         }
         Self::from_bytes(key)
@@ -119,12 +125,14 @@ impl AgentId {
 
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut raw = [0; base58::BYTES];
+        let mut raw = [0; 34];
         let (codec, key) = raw.split_at_mut(2);
         codec.copy_from_slice(&MULTICODEC_ED25519);
         key.copy_from_slice(&self.0);
-        f.write_str("did:key:z")?;
-        f.write_str(std::str::from_utf8(&base58::encode(&raw)).map_err(|_| fmt::Error)?)
+        let mut text = [0; DID_KEY_BYTES];
+        let size = bs58::encode(raw).onto(&mut text[..]).map_err(|_| fmt::Error)?;
+        let digits = text.get(..size).and_then(|digits| std::str::from_utf8(digits).ok());
+        write!(f, "did:key:z{}", digits.ok_or(fmt::Error)?)
     }
 }
 

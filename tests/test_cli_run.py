@@ -169,7 +169,8 @@ def test_an_agent_revokes_itself_and_no_stranger_revokes_it(moat: Cli, desk: Pat
     moat("run", READER, "--token", token(moat, desk), "--arg", "x", "--arg", desk / "a.txt")
     told = moat("revoke", "planner", "--by", "planner").stdout
     assert "revoked agent planner" in told
-    assert moat.error("restore", "planner", "--by", "stranger", code=DENIED)["code"] == "no_standing"
+    found = moat.error("restore", "planner", "--by", "stranger", code=DENIED)
+    assert found["code"] == "no_standing"
 
 
 def test_on_a_terminal_code_cannot_steer_it(monkeypatch: pytest.MonkeyPatch) -> None:

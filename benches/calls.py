@@ -65,6 +65,7 @@ def alternate(
         "name": name,
         "ours_ns": min(mine),
         "raw_ns": min(other),
+        "raw_median_ns": statistics.median(other),
         "ratio": statistics.median(one / two for one, two in pairs),
         "difference_ns": statistics.median(one - two for one, two in pairs),
     }

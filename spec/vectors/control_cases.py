@@ -62,10 +62,12 @@ def _standing() -> Iterator[Case]:
     yield case("by an operator", rule, says("ok", OPERATOR, "revoke", PLANNER), dead)
     link = says("ok", ROOT, "revoke", CHAIN.ids[0])
     yield case("by a root, a link", rule, link, dead)
-    rule = "an agent revokes itself"
-    yield case("by itself", rule, says("ok", PLANNER, "revoke", PLANNER), dead)
-    rule = "a delegator revokes what it gave, in chains that the gate has seen"
     seen = asks(PAIR, 0)
+    rule = "an agent revokes itself, once the gate has seen a link that it holds"
+    itself = says("ok", PLANNER, "revoke", PLANNER)
+    yield case("by itself", rule, seen, itself, asks(PAIR, 1, "revoked", link=0))
+    yield case("by itself, not seen", rule, says(none, PLANNER, "revoke", PLANNER))
+    rule = "a delegator revokes what it gave, in chains that the gate has seen"
     given = says("ok", PLANNER, "revoke", WORKER)
     yield case("by the delegator", rule, seen, given, asks(PAIR, 1, "revoked", link=1))
     own = says("ok", PLANNER, "revoke", PAIR.ids[1])

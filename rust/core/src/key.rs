@@ -82,6 +82,9 @@ impl AgentId {
     }
 
     /// Reads a `did:key` without asking whether the point is on the curve (see `from_bytes`).
+    ///
+    /// INVARIANT: a key is read from one text alone, the one that `Display` writes: so many digits
+    /// have one value, and no other number of digits is let in.
     pub(crate) fn parse_text(text: &str) -> Result<Self> {
         let wrong = || Error::malformed("not a `did:key` of an Ed25519 key");
         if text.len() != DID_KEY_BYTES {
@@ -242,6 +245,8 @@ fn check_name(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn seeded(n: u8) -> Identity {
@@ -258,6 +263,26 @@ mod tests {
             assert!(AgentId::parse(&text.to_uppercase()).is_err());
             assert!(AgentId::parse(&format!("{text} ")).is_err());
             assert!(AgentId::parse(&text.replace("did:key:z", "did:key:z1")).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_that_reads_is_the_text_that_is_written(digits in "6Mk[1-9A-HJ-NP-Za-km-z]{44}") {
+            let text = format!("did:key:z{digits}");
+            if let Ok(id) = AgentId::parse_text(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn no_changed_character_reads_as_the_same_key(
+            seed in any::<[u8; 32]>(), at in 0..DID_KEY_BYTES, other in "[ -~]"
+        ) {
+            let id = Identity::from_seed("a", &seed).unwrap().id();
+            let mut text = id.to_string();
+            text.replace_range(at..=at, &other);
+            prop_assert_eq!(AgentId::parse_text(&text).ok() == Some(id), text == id.to_string());
         }
     }
 

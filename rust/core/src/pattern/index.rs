@@ -6,7 +6,7 @@ use super::spans::Kind;
 use super::{Pattern, Resource};
 
 /// Literal segments by which patterns are filed.
-const SEGMENTS: usize = 6;
+const SEGMENTS: usize = 4;
 
 /// Hashes of the starts of a text: its scheme, that and its authority, those and its first
 /// segment, and so on. Equal hashes mean nothing, so nothing hangs on collisions.
@@ -76,10 +76,11 @@ impl Hint {
 /// Eight bytes of a text from a place on, the first one lowest; zeros follow its end.
 fn word(text: &str, start: usize) -> u64 {
     let rest = text.as_bytes().get(start..).unwrap_or_default();
-    match (rest.first_chunk(), text.as_bytes().last_chunk()) {
-        (Some(bytes), _) => u64::from_le_bytes(*bytes),
-        // Fewer are left: what the last eight begin with is shifted out.
-        (None, Some(end)) if !rest.is_empty() => u64::from_le_bytes(*end) >> (8 * (8 - rest.len())),
+    if let Some(bytes) = rest.first_chunk() {
+        return u64::from_le_bytes(*bytes);
+    }
+    match text.as_bytes().last_chunk() {
+        Some(end) if !rest.is_empty() => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
         _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
 }

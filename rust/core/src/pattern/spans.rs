@@ -22,7 +22,7 @@ pub(super) struct Span {
 }
 
 /// Most resources have no more segments than this.
-const FEW: usize = 6;
+const FEW: usize = 4;
 
 /// A list of segments.
 #[derive(Clone, Debug)]

@@ -43,12 +43,18 @@ impl Claims {
     /// Writes the claims, keys in the order of their encoded bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        let audience = self.caveats.audience.map(|gate| gate.to_string());
+        self.encode_as(&self.issuer.to_string(), audience.as_deref())
+    }
+
+    /// Writes the claims with these texts for the keys that are texts.
+    fn encode_as(&self, issuer: &str, audience: Option<&str>) -> Vec<u8> {
         let caveats = &self.caveats;
-        let optional = usize::from(caveats.audience.is_some()) + usize::from(self.parent.is_some());
+        let optional = usize::from(audience.is_some()) + usize::from(self.parent.is_some());
         let mut out = Writer::with_capacity(512);
-        out.map(10 + optional).int(ISS).text(&self.issuer.to_string());
-        if let Some(gate) = caveats.audience {
-            out.int(AUD).text(&gate.to_string());
+        out.map(10 + optional).int(ISS).text(issuer);
+        if let Some(gate) = audience {
+            out.int(AUD).text(gate);
         }
         out.int(EXP).uint(caveats.expires).int(NBF).uint(caveats.not_before);
         out.int(IAT).uint(self.issued).int(CTI).bytes(&self.nonce);
@@ -74,8 +80,12 @@ impl Claims {
             draft.read(&mut reader)?;
         }
         reader.end()?;
+        // Each key has one text (`AgentId::parse_text`): what was read is what would be written,
+        // and to write it anew would cost more than all the rest here.
+        let issuer = draft.issuer.map_or("", |(_, text)| text);
+        let audience = draft.audience.map(|(_, text)| text);
         let claims = draft.finish()?;
-        same_bytes(&claims.encode(), bytes)?;
+        same_bytes(&claims.encode_as(issuer, audience), bytes)?;
         Ok(claims)
     }
 
@@ -124,9 +134,9 @@ impl Claims {
 }
 
 #[derive(Default)]
-struct Draft {
-    issuer: Option<AgentId>,
-    audience: Option<AgentId>,
+struct Draft<'a> {
+    issuer: Option<(AgentId, &'a str)>,
+    audience: Option<(AgentId, &'a str)>,
     expires: Option<u64>,
     not_before: Option<u64>,
     issued: Option<u64>,
@@ -139,8 +149,8 @@ struct Draft {
     depth: Option<(u64, u64)>,
 }
 
-impl Draft {
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+impl<'a> Draft<'a> {
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<()> {
         match reader.int("a claim's key")? {
             ISS => once(&mut self.issuer, read_did(reader, "iss")?, "iss"),
             AUD => once(&mut self.audience, read_did(reader, "aud")?, "aud"),
@@ -184,7 +194,7 @@ impl Draft {
             return Err(Error::malformed("iat is not before exp"));
         }
         Ok(Claims {
-            issuer: required(self.issuer, "iss")?,
+            issuer: required(self.issuer, "iss")?.0,
             holder: required(self.holder, "cnf")?,
             issued,
             nonce: required(self.nonce, "cti")?,
@@ -197,14 +207,15 @@ impl Draft {
                 not_before: required(self.not_before, "nbf")?,
                 expires,
                 depth,
-                audience: self.audience,
+                audience: self.audience.map(|(gate, _)| gate),
             })?,
         })
     }
 }
 
-fn read_did(reader: &mut Reader<'_>, what: &str) -> Result<AgentId> {
-    AgentId::parse_text(reader.text(what)?)
+fn read_did<'a>(reader: &mut Reader<'a>, what: &str) -> Result<(AgentId, &'a str)> {
+    let text = reader.text(what)?;
+    Ok((AgentId::parse_text(text)?, text))
 }
 
 /// `{1: COSE_Key}` with an OKP Ed25519 key and nothing else (RFC 8747 §3.2, RFC 9053 §7.2).

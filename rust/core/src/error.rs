@@ -88,6 +88,14 @@ reasons! {
     StreamsFull = "streams_full" in Policy,
     /// An agent or a link in the chain is revoked.
     Revoked = "revoked" in Policy,
+    /// An agent or a link in the chain is suspended.
+    Suspended = "suspended" in Policy,
+    /// A rate or a budget of a monitor rule is used up.
+    Throttled = "throttled" in Policy,
+    /// A monitor rule does not allow this action at this point.
+    OutOfOrder = "out_of_order" in Policy,
+    /// No room to count another agent.
+    MonitorFull = "monitor_full" in Policy,
     /// The message names another policy than the active one.
     PolicyMismatch = "policy_mismatch" in Policy,
     /// A link asks for more than its parent has.
@@ -98,6 +106,10 @@ reasons! {
     Forbidden = "forbidden" in Capability,
     /// The signer of a control statement has no standing for its target.
     NoStanding = "no_standing" in Capability,
+    /// The name or the key is registered already, or the name looks like one that is.
+    NameTaken = "name_taken" in Capability,
+    /// Not a registered agent.
+    NotRegistered = "not_registered" in Capability,
     /// An effect differs from what its permit allows.
     PermitMismatch = "permit_mismatch" in Capability,
     /// The permit was opened before, or has died.

@@ -196,6 +196,16 @@ impl State {
         }
     }
 
+    /// All of it as items, in one order whatever way it came about.
+    pub fn snapshot(&self) -> Result<Vec<Vec<u8>>> {
+        Err(Error::new(Reason::Internal, "not written yet"))
+    }
+
+    /// Takes back one item of a snapshot.
+    pub fn restore(&mut self, _item: &[u8]) -> Result<()> {
+        Err(Error::new(Reason::Internal, "not written yet"))
+    }
+
     /// Moves on to a second at which something is about to be decided, and drops what can no
     /// longer matter then; a clock behind the log changes nothing. Reading the log again does
     /// the same, for lines are dated with what this returns: the second that counts.

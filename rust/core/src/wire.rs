@@ -25,6 +25,8 @@ pub enum Kind {
     Message,
     /// A control statement.
     Control,
+    /// A registration of a key.
+    Registration,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Link => "application/moat-cap+cwt",
             Self::Message => "application/moat-msg+cbor",
             Self::Control => "application/moat-ctl+cbor",
+            Self::Registration => "application/moat-reg+cbor",
         }
     }
 }

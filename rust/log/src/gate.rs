@@ -27,6 +27,14 @@ impl Fold for State {
     fn advance(&mut self, now: u64) -> u64 {
         Self::advance(self, now)
     }
+
+    fn snapshot(&self) -> Result<Vec<Vec<u8>>> {
+        Self::snapshot(self)
+    }
+
+    fn restore(&mut self, item: &[u8]) -> Result<()> {
+        Self::restore(self, item)
+    }
 }
 
 /// What can fail because of the log.

@@ -29,6 +29,14 @@ pub trait Fold: Send {
     fn advance(&mut self, now: u64) -> u64 {
         now
     }
+
+    /// All of the state as items: canonical JSON objects of at most 48 KiB, in one order that
+    /// does not depend on how the state came about.
+    fn snapshot(&self) -> Result<Vec<Vec<u8>>, Error>;
+
+    /// Takes back one item of a snapshot. Items come in their order, into a new state, before
+    /// any entry.
+    fn restore(&mut self, item: &[u8]) -> Result<(), Error>;
 }
 
 /// One entry to be written.

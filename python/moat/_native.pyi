@@ -433,12 +433,13 @@ class Sender:
 
 @final
 class Control:
-    """A signed statement that revokes or restores an agent or one link (spec/message.md)."""
+    """A signed statement that revokes, restores, suspends or resumes an agent or one link
+    (spec/message.md)."""
 
     @staticmethod
     def sign(
         signer: Identity,
-        verb: Literal["revoke", "restore"],
+        verb: Literal["revoke", "restore", "suspend", "resume"],
         target: AgentId | bytes,
         *,
         gate: AgentId,
@@ -451,9 +452,9 @@ class Control:
 class Permit:
     """Proof of a logged yes. Only a gate makes one; it opens once and is not copied or pickled.
 
-    It dies at the message's or the chain's expiry, 30 s unopened, on revocation and across a
-    fork. Open it with ``with permit:`` around a host tool, or hand it to ``Sandbox.run``. An
-    exception inside ``with`` is recorded as the outcome ``raised``.
+    It dies at the message's or the chain's expiry, 30 s unopened, on revocation or suspension and
+    across a fork. Open it with ``with permit:`` around a host tool, or hand it to ``Sandbox.run``.
+    An exception inside ``with`` is recorded as the outcome ``raised``.
     """
 
     def __enter__(self) -> Self:
@@ -499,6 +500,9 @@ class Permit:
     def expires(self) -> int: ...
     @property
     def message_id(self) -> bytes: ...
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open now, in this process: what may be done for its effect."""
     @property
     def outcome(self) -> int | None:
         """Index of the outcome entry, once closed."""
@@ -584,9 +588,11 @@ class Gate:
         """Take up a control statement; its entry's index, or raise ``Denied``."""
     def is_revoked(self, target: AgentId | bytes) -> bool:
         """Whether any standing revocation names this agent or link."""
-    def check_revoked(self, token: Token) -> None:
-        """Refuse a token with a revoked agent or link, as a decision would: ``TokenRefused``
-        (``revoked``)."""
+    def is_suspended(self, target: AgentId | bytes) -> bool:
+        """Whether any standing suspension names this agent or link."""
+    def check_withdrawn(self, token: Token) -> None:
+        """Refuse a token with a revoked or suspended agent or link, as a decision would:
+        ``TokenRefused`` (``revoked``, ``suspended``)."""
     def checkpoint(self) -> Checkpoint: ...
     def prove(self, entry: int, *, size: int | None = None) -> InclusionProof: ...
     def consistency(self, old: int, *, size: int | None = None) -> ConsistencyProof: ...

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from moat._native import Decision, Permit, Policy
     from moat.audit import AuditLog
 
+Verb: TypeAlias = Literal["revoke", "restore", "suspend", "resume"]
+"""What a control statement does."""
+
 Target: TypeAlias = AgentId | Identity | Token | Link | bytes
 """What can be revoked: an agent's key, or one link by its 32-byte id. A token is its last link."""
 
@@ -76,14 +79,26 @@ class Pep:
     def revoke(self, target: Target, *, by: Identity, now: int | None = None) -> int:
         """Withdraw trust from an agent or a link and all that descends from it.
 
-        ``by`` signs the statement: a root, an operator, a delegator of the target or the target
-        itself. Returns the entry's index; raises ``Denied`` (``no_standing``).
+        Guests that run under it are stopped. ``by`` signs the statement: a root, an operator, a
+        delegator of the target or the target itself. Returns the entry's index; raises ``Denied``
+        (``no_standing``).
         """
         return self._state("revoke", target, by, now)
 
     def restore(self, target: Target, *, by: Identity, now: int | None = None) -> int:
         """Lift a revocation; only its signer or a root can. Returns the entry's index."""
         return self._state("restore", target, by, now)
+
+    def suspend(self, target: Target, *, by: Identity, now: int | None = None) -> int:
+        """Pause an agent or a link and all that descends from it; guests it runs are stopped.
+
+        ``by`` is a root, an operator or a delegator of the target. Returns the entry's index.
+        """
+        return self._state("suspend", target, by, now)
+
+    def resume(self, target: Target, *, by: Identity, now: int | None = None) -> int:
+        """Lift a suspension; its signer or a root can, and an operator if a rule suspended."""
+        return self._state("resume", target, by, now)
 
     def control(self, statement: bytes, *, now: int | None = None) -> int:
         """Take up a signed control statement; its entry's index, or ``Denied``."""
@@ -93,9 +108,11 @@ class Pep:
         """Whether any standing revocation names this very agent or link."""
         return self._gate.is_revoked(_target(target))
 
-    def _state(
-        self, verb: Literal["revoke", "restore"], target: Target, by: Identity, now: int | None
-    ) -> int:
+    def is_suspended(self, target: Target) -> bool:
+        """Whether any standing suspension names this very agent or link."""
+        return self._gate.is_suspended(_target(target))
+
+    def _state(self, verb: Verb, target: Target, by: Identity, now: int | None) -> int:
         now = self.now() if now is None else now
         statement = Control.sign(by, verb, _target(target), gate=self.id, now=now)
         return self.control(statement, now=now)
@@ -106,5 +123,5 @@ def _target(target: Target) -> AgentId | bytes:
         return target
     if isinstance(target, Identity | Token | Link):
         return target.id
-    message = f"cannot revoke `{type(target).__name__}`; give an agent, a token or a link's id"
+    message = f"`{type(target).__name__}` is no target; give an agent, a token or a link's id"
     raise MalformedInput(message)

@@ -39,6 +39,7 @@ def one(name: str, rule: str, expect: str, **more: Any) -> Case:
 def cases() -> Iterator[Case]:
     """Every case, positive ones first."""
     yield from _standing()
+    yield from _suspension()
     yield from _bytes()
     yield from _fields()
     yield from _times_and_signatures()
@@ -104,6 +105,35 @@ def _standing() -> Iterator[Case]:
     yield case("replayed after restoring", rule, revoked, restored, replayed)
 
 
+def _suspension() -> Iterator[Case]:
+    none = "no_standing"
+    suspended = says("ok", ROOT, "suspend", PLANNER)
+    dead, seen = asks(CHAIN, 1, "suspended", link=0), asks(PAIR, 0)
+    rule = "a root or an operator suspends anything"
+    yield case("suspended by a root", rule, suspended, dead)
+    yield case("suspended by an operator", rule, says("ok", OPERATOR, "suspend", PLANNER), dead)
+    rule = "a delegator suspends what it gave"
+    given = says("ok", PLANNER, "suspend", WORKER)
+    yield case("suspended by the delegator", rule, seen, given, asks(PAIR, 1, "suspended", link=1))
+    yield case("given by another goes on", rule, seen, given, asks(OTHER, 1))
+    rule = "nobody suspends itself"
+    yield case("suspended by itself", rule, seen, says(none, PLANNER, "suspend", PLANNER))
+    rule = "a suspended agent has no say"
+    says_more = says(none, PLANNER, "revoke", WORKER, nonce="b")
+    yield case("by a suspended agent", rule, seen, suspended, says_more)
+    rule = "the signer of a suspension or a root resumes"
+    resumed = says("ok", ROOT, "resume", PLANNER, nonce="b")
+    yield case("resumed by a root", rule, suspended, dead, resumed, asks(PAIR, 2))
+    refused = says(none, OPERATOR, "resume", PLANNER, nonce="b")
+    yield case("resumed by another", rule, suspended, refused)
+    rule = "a suspension is not a revocation"
+    wrong = says(none, ROOT, "restore", PLANNER, nonce="b")
+    yield case("restored instead of resumed", rule, suspended, wrong)
+    revoked = says("ok", ROOT, "revoke", PLANNER, nonce="b")
+    both = says("ok", ROOT, "resume", PLANNER, nonce="c")
+    yield case("revoked as well", rule, suspended, revoked, both, asks(PAIR, 2, "revoked", link=0))
+
+
 def _bytes() -> Iterator[Case]:
     bad = "malformed"
     data = control(ROOT, "revoke", PLANNER)
@@ -128,7 +158,7 @@ def _fields() -> Iterator[Case]:
         yield one(f"no field {field}", "the field is required", bad, fields={field: ABSENT})
     for name, rule, fields, reason in (
         ("an unknown field", "fields are known", {8: 1}, "unknown_claim"),
-        ("suspend", "a verb is known", {1: "suspend"}, bad),
+        ("pause", "a verb is known", {1: "pause"}, bad),
         ("verb in capitals", "a verb is known", {1: "Revoke"}, bad),
         ("kind 2", "a target is an agent or a link", {2: [2, bytes(32)]}, bad),
         ("bare target", "a target names its kind", {2: PLANNER.public}, bad),

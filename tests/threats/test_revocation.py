@@ -258,7 +258,7 @@ def test_a_stale_statement(world: World, now: int, lifetime: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({1: "suspend"}, "malformed"),
+        ({1: "pause"}, "malformed"),
         ({1: "Revoke"}, "malformed"),
         ({2: [2, bytes(32)]}, "malformed"),
         ({2: [1, bytes(31)]}, "malformed"),

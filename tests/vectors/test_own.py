@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[2] / "spec" / "vectors"
 KINDS = ("token", "message", "control")
-NOT_FROM_BYTES = {"permit_mismatch", "permit_spent"}
-"""Reasons that come from using a permit, not from anything that can be sent."""
+NOT_FROM_BYTES = {
+    "permit_mismatch",
+    "permit_spent",
+    "throttled",
+    "out_of_order",
+    "monitor_full",
+    "name_taken",
+    "not_registered",
+}
+"""Reasons that come from a permit, a rule or a name, not from bytes alone."""
 
 Step = dict[str, Any]
 

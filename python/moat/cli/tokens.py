@@ -296,7 +296,7 @@ def _verify(app: App, held: Token, roots: list[AgentId]) -> str:
     try:
         with app.moat() as moat, _verifying():
             held.verify(trusted, gate=moat.id)
-            moat.audit.gate.check_revoked(held)
+            moat.audit.gate.check_withdrawn(held)
     except AuditUnavailable as error:
         return f"not checked: {error}"
     return "not revoked"

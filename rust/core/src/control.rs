@@ -1,4 +1,4 @@
-//! Signed statements that withdraw and give back trust (spec/message.md).
+//! Signed statements that withdraw trust or pause it, and take that back (spec/message.md).
 
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256, Identity};
@@ -13,33 +13,38 @@ pub enum Verb {
     Revoke,
     /// Take a revocation back.
     Restore,
+    /// Pause.
+    Suspend,
+    /// Take a suspension back.
+    Resume,
 }
 
 impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 4] = [Self::Revoke, Self::Restore, Self::Suspend, Self::Resume];
+
     /// The word on the wire and in the log.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
             Self::Revoke => "revoke",
             Self::Restore => "restore",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
         }
     }
 
     /// Reads the word.
     pub fn parse(word: &str) -> Result<Self> {
-        match word {
-            "revoke" => Ok(Self::Revoke),
-            "restore" => Ok(Self::Restore),
-            _ => Err(Error::malformed(format!(
-                "`{}` is not `revoke` or `restore`",
-                word.escape_debug()
-            ))),
-        }
+        Self::ALL.into_iter().find(|verb| verb.code() == word).ok_or_else(|| {
+            let word = word.escape_debug();
+            Error::malformed(format!("`{word}` is not `revoke`, `restore`, `suspend` or `resume`"))
+        })
     }
 }
 
 /// What a statement is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// Every chain in which this agent holds or issued a link.
     Agent(AgentId),

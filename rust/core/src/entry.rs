@@ -137,7 +137,7 @@ entries! {
 
     /// A control statement that counted.
     ControlSeen = "control" {
-        /// `revoke` or `restore`.
+        /// `revoke`, `restore`, `suspend` or `resume`.
         verb: String,
         /// `agent` or `link`.
         target: String,
@@ -162,6 +162,12 @@ entries! {
         since: u64,
         /// How often, by reason.
         counts: std::collections::BTreeMap<String, u64>,
+    }
+
+    /// Decisions whose permits died unopened.
+    Unused = "unused" {
+        /// Their indices.
+        decisions: Vec<u64>,
     }
 
     /// Decisions that had no outcome when the log was opened again.

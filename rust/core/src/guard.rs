@@ -228,7 +228,7 @@ impl Guard {
     fn answer(&self, verified: &Verified, state: &State) -> Ruling {
         let token = &verified.chain.token;
         let verdict = state
-            .check_revoked(token)
+            .check_withdrawn(token)
             .and_then(|()| self.check_policy(&verified.message))
             .and_then(|()| verified.capability.clone());
         match lines(verified, state, &self.setup.gate, &verdict) {

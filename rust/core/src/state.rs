@@ -2,51 +2,60 @@
 //! which effects are open. It changes by [`State::apply`], one line at a time, so that reading
 //! the log again gives the same state; [`State::advance`] only drops what is stale.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::control::{Control, Statement, Target, Verb};
-use crate::entry::{ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Rules, Summary};
+use crate::entry::{
+    ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Rules, Summary, Unused,
+};
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
 use crate::limits;
 use crate::token::{Link, Token};
 
-mod revoked;
+mod links;
+mod snapshot;
 mod streams;
+mod withdrawn;
 
-use revoked::Revocations;
-pub use revoked::Scope;
+use links::Links;
 use streams::Streams;
-
-/// A link that the gate has seen.
-#[derive(Clone, Debug)]
-struct Seen {
-    parent: Option<Hash256>,
-    issuer: AgentId,
-    holder: AgentId,
-    /// Holder of the chain's first link.
-    principal: AgentId,
-    /// First second in which every chain with this link is dead.
-    expires: u64,
-}
+pub use withdrawn::Scope;
+use withdrawn::{Author, Withdrawals};
 
 /// The fold of a log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct State {
     time: u64,
     streams: Streams,
-    revoked: Revocations,
-    seen: HashMap<Hash256, Seen>,
-    held: HashMap<AgentId, HashSet<Hash256>>,
-    seen_expiry: BTreeSet<(u64, Hash256)>,
-    nonces: BTreeMap<(u64, String), ()>,
-    pending: BTreeSet<u64>,
+    revoked: Withdrawals,
+    suspended: Withdrawals,
+    links: Links,
+    nonces: BTreeSet<(u64, String)>,
+    /// Decisions without an outcome, and the agents on whose account each one counts.
+    pending: BTreeMap<u64, Vec<AgentId>>,
     rules: Option<Rules>,
     /// After a restored copy was accepted: what was signed up to here may be in the lost lines.
     lost: Option<u64>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            time: 0,
+            streams: Streams::default(),
+            revoked: Withdrawals::new(Reason::Revoked),
+            suspended: Withdrawals::new(Reason::Suspended),
+            links: Links::default(),
+            nonces: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            rules: None,
+            lost: None,
+        }
+    }
 }
 
 impl State {
@@ -57,9 +66,8 @@ impl State {
     }
 
     /// Decisions that allowed an effect whose outcome is not known.
-    #[must_use]
-    pub const fn pending(&self) -> &BTreeSet<u64> {
-        &self.pending
+    pub fn pending(&self) -> impl Iterator<Item = u64> {
+        self.pending.keys().copied()
     }
 
     /// What the last `rules` line says is enforced.
@@ -71,7 +79,7 @@ impl State {
     /// Whether the link was seen before.
     #[must_use]
     pub fn has_seen(&self, link: &Hash256) -> bool {
-        self.seen.contains_key(link)
+        self.links.get(link).is_some()
     }
 
     /// Whether any standing revocation names the target.
@@ -80,9 +88,16 @@ impl State {
         self.revoked.names(target)
     }
 
-    /// Refuses a chain with a revoked agent or link.
-    pub fn check_revoked(&self, token: &Token) -> Result<()> {
-        self.revoked.check(token)
+    /// Whether any standing suspension names the target.
+    #[must_use]
+    pub fn is_suspended(&self, target: &Target) -> bool {
+        self.suspended.names(target)
+    }
+
+    /// Refuses a chain with a revoked or suspended agent or link.
+    pub fn check_withdrawn(&self, token: &Token) -> Result<()> {
+        self.revoked.check(token, |agent| *agent)?;
+        self.suspended.check(token, |agent| *agent)
     }
 
     /// Refuses what was signed before a restored copy was accepted, or may have been: what the
@@ -114,33 +129,40 @@ impl State {
         now: u64,
     ) -> Result<Scope> {
         let nonce = (statement.expires, nonce_key(statement));
-        if now >= statement.expires || self.nonces.contains_key(&nonce) {
+        if now >= statement.expires || self.nonces.contains(&nonce) {
             return Err(Error::new(Reason::Replayed, "this statement was taken up before"));
         }
-        if self.revoked.barred(&statement.signer) {
-            return Err(Error::new(Reason::NoStanding, "the signer is revoked"));
+        let signer = &statement.signer;
+        for (table, what) in [(&self.revoked, "revoked"), (&self.suspended, "suspended")] {
+            if table.bars(signer) {
+                return Err(Error::new(Reason::NoStanding, format!("the signer is {what}")));
+            }
         }
-        let root = roots.contains(&statement.signer);
+        let (root, operator) = (roots.contains(signer), operators.contains(signer));
         match statement.verb {
-            Verb::Revoke if root || operators.contains(&statement.signer) => Ok(Scope::Gate),
-            Verb::Revoke => self.revoker(statement),
-            Verb::Restore => self.revoked.restorer(&statement.target, &statement.signer, root),
+            Verb::Revoke | Verb::Suspend if root || operator => Ok(Scope::Gate),
+            Verb::Revoke | Verb::Suspend => self.withdrawer(statement),
+            Verb::Restore => self.revoked.lifter(&statement.target, signer, (root, operator)),
+            Verb::Resume => self.suspended.lifter(&statement.target, signer, (root, operator)),
         }
     }
 
-    fn revoker(&self, statement: &Statement) -> Result<Scope> {
+    fn withdrawer(&self, statement: &Statement) -> Result<Scope> {
         let signer = &statement.signer;
         let gave = match &statement.target {
             // Fresh keys are free: only one that the gate knows may spend a line on itself.
-            Target::Agent(agent) if agent == signer && self.held.contains_key(agent) => {
+            // None pauses itself: it just stops asking.
+            Target::Agent(agent)
+                if agent == signer && statement.verb == Verb::Revoke && self.links.knows(agent) =>
+            {
                 return Ok(Scope::Gate);
             }
             Target::Agent(agent) => {
-                self.held.get(agent).into_iter().flatten().any(|link| self.issued(signer, link))
+                self.links.held(agent).any(|link| self.links.issued(signer, link))
             }
             Target::Link(link) => {
-                let holds = self.seen.get(link).is_some_and(|seen| seen.holder == *signer);
-                holds || self.issued(signer, link)
+                let own = self.links.get(link).is_some_and(|seen| seen.holder == *signer);
+                (own && statement.verb == Verb::Revoke) || self.links.issued(signer, link)
             }
         };
         if gave {
@@ -149,18 +171,6 @@ impl State {
         let detail = "the signer is no root and no operator, and in no chain that this gate has \
                       seen is it the target or a delegator of it";
         Err(Error::new(Reason::NoStanding, detail))
-    }
-
-    /// Whether the signer issued this link or one above it.
-    fn issued(&self, signer: &AgentId, link: &Hash256) -> bool {
-        let mut next = self.seen.get(link);
-        while let Some(seen) = next {
-            if seen.issuer == *signer {
-                return true;
-            }
-            next = seen.parent.and_then(|parent| self.seen.get(&parent));
-        }
-        false
     }
 
     /// Takes in one line. A body that does not read, or that contradicts the lines before it,
@@ -179,9 +189,11 @@ impl State {
                 Ok(())
             }
             Recovered::KIND => {
-                for decision in Recovered::from_body(body)?.pending {
-                    self.pending.remove(&decision);
-                }
+                self.settle(&Recovered::from_body(body)?.pending);
+                Ok(())
+            }
+            Unused::KIND => {
+                self.settle(&Unused::from_body(body)?.decisions);
                 Ok(())
             }
             Summary::KIND => Summary::from_body(body).map(drop),
@@ -194,16 +206,6 @@ impl State {
             }
             other => Err(Error::malformed(format!("`{other}` is no kind of line"))),
         }
-    }
-
-    /// All of it as items, in one order whatever way it came about.
-    pub fn snapshot(&self) -> Result<Vec<Vec<u8>>> {
-        Err(Error::new(Reason::Internal, "not written yet"))
-    }
-
-    /// Takes back one item of a snapshot.
-    pub fn restore(&mut self, _item: &[u8]) -> Result<()> {
-        Err(Error::new(Reason::Internal, "not written yet"))
     }
 
     /// Moves on to a second at which something is about to be decided, and drops what can no
@@ -220,28 +222,20 @@ impl State {
     fn forget(&mut self, time: u64) {
         self.time = time;
         self.streams.forget(time);
-        while self.nonces.first_key_value().is_some_and(|((expires, _), ())| *expires <= time) {
+        while self.nonces.first().is_some_and(|(expires, _)| *expires <= time) {
             self.nonces.pop_first();
         }
-        while let Some((expires, link)) = self.seen_expiry.first().copied() {
-            if expires > time {
-                break;
-            }
-            self.seen_expiry.pop_first();
-            if let Some(seen) = self.seen.remove(&link)
-                && let Some(links) = self.held.get_mut(&seen.holder)
-            {
-                links.remove(&link);
-                if links.is_empty() {
-                    self.held.remove(&seen.holder);
-                }
-            }
+        while let Some((link, _holder)) = self.links.forget(time) {
+            // A chain with this link is dead, whatever was said about it.
+            let dead = Target::Link(link);
+            self.revoked.forget(&dead);
+            self.suspended.forget(&dead);
         }
     }
 
     fn decided(&mut self, index: u64, decision: &Decision) -> Result<()> {
         let token = unhex(&decision.token)?;
-        let principal = match self.seen.get(&token) {
+        let principal = match self.links.get(&token) {
             Some(seen) => seen.principal,
             None => return Err(Error::malformed("a decision about a link that was not seen")),
         };
@@ -254,7 +248,7 @@ impl State {
         };
         self.streams.take(&slot)?;
         if decision.allow {
-            self.pending.insert(index);
+            self.pending.insert(index, Vec::new());
         }
         Ok(())
     }
@@ -262,42 +256,36 @@ impl State {
     fn saw(&mut self, entry: &LinkSeen) -> Result<()> {
         let bytes = unbase64(&entry.link)?;
         let link = Link::decode(&bytes)?;
-        let (id, claims) = (link.id(), link.claims());
-        if id != unhex(&entry.id)? {
+        if link.id() != unhex(&entry.id)? {
             return Err(Error::malformed("a link is not the one its id names"));
         }
-        let own = claims.caveats.expires;
-        let (principal, expires) = match claims.parent {
-            None => (claims.holder, own),
-            Some(parent) => match self.seen.get(&parent) {
-                Some(seen) => (seen.principal, own.min(seen.expires)),
-                None => return Err(Error::malformed("a link whose parent was not seen")),
-            },
-        };
-        let (parent, issuer, holder) = (claims.parent, claims.issuer, claims.holder);
-        let seen = Seen { parent, issuer, holder, principal, expires };
-        if self.seen.insert(id, seen).is_none() {
-            self.held.entry(holder).or_default().insert(id);
-            self.seen_expiry.insert((expires, id));
-        }
-        Ok(())
+        self.links.add(link.id(), &link)
     }
 
     fn ended(&mut self, outcome: &Outcome) -> Result<()> {
-        if self.pending.remove(&outcome.decision) {
-            return Ok(());
+        match self.pending.remove(&outcome.decision) {
+            Some(_) => Ok(()),
+            None => Err(Error::malformed("an outcome without an open decision")),
         }
-        Err(Error::malformed("an outcome without an open decision"))
+    }
+
+    fn settle(&mut self, decisions: &[u64]) {
+        for decision in decisions {
+            self.pending.remove(decision);
+        }
     }
 
     fn controlled(&mut self, entry: &ControlSeen) -> Result<()> {
         let control = Control::decode(&unbase64(&entry.statement)?)?;
         let statement = control.statement();
-        self.nonces.insert((statement.expires, nonce_key(statement)), ());
+        self.nonces.insert((statement.expires, nonce_key(statement)));
+        let (target, signer) = (statement.target, statement.signer);
         let scope = Scope::parse(&entry.scope)?;
         match statement.verb {
-            Verb::Revoke => self.revoked.add(statement.target, statement.signer, scope),
-            Verb::Restore => self.revoked.lift(&statement.target, &statement.signer, scope),
+            Verb::Revoke => self.revoked.add(target, Author::Agent(signer), scope),
+            Verb::Suspend => self.suspended.add(target, Author::Agent(signer), scope),
+            Verb::Restore => self.revoked.lift(&target, &signer, scope),
+            Verb::Resume => self.suspended.lift(&target, &signer, scope),
         }
         Ok(())
     }
@@ -335,3 +323,6 @@ fn unbase64(text: &str) -> Result<Vec<u8>> {
     }
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Error::malformed("bytes in the log are not base64url"))
 }
+
+#[cfg(test)]
+mod tests;

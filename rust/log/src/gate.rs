@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
 use moat_core::control::Target;
-use moat_core::entry::{Entry, Recovered, Summary};
+use moat_core::entry::{Entry, Recovered, Summary, Unused};
 use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
 use moat_core::policy::Policy;
@@ -16,7 +16,7 @@ use moat_core::token::Token;
 use moat_core::{Error, Reason, Result};
 
 use crate::parallel;
-use crate::permit::Permit;
+use crate::permit::{Permit, Stop};
 use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Store};
 
 impl Fold for State {
@@ -42,8 +42,8 @@ type Outcome<T> = std::result::Result<T, LogError>;
 
 /// Seconds between two summary lines.
 const SUMMARY_SECONDS: u64 = 60;
-/// Indices in one `recovered` line.
-const RECOVERED: usize = 2_000;
+/// Indices in one `recovered` or `unused` line.
+const INDICES: usize = 2_000;
 
 /// What a gate answered.
 #[derive(Debug)]
@@ -76,6 +76,10 @@ pub(crate) struct Inner {
     pub(crate) store: Store<State>,
     guard: RwLock<Guard>,
     counts: Mutex<Counts>,
+    /// Decisions whose permits died unopened, not in the log yet.
+    unused: Mutex<Vec<u64>>,
+    /// Effects under way that want to be told when they must stop, by decision.
+    running: Mutex<BTreeMap<u64, (Verified, Stop)>>,
     pending: Vec<u64>,
 }
 
@@ -107,7 +111,7 @@ impl Gate {
             accept_restored,
         };
         let store = Store::open(options, State::default())?;
-        let pending: Vec<_> = store.with(|state| state.pending().iter().copied().collect())?;
+        let pending: Vec<_> = store.with(|state| state.pending().collect())?;
         let setup = Setup {
             gate: signer.id(),
             roots: Vec::new(),
@@ -119,10 +123,12 @@ impl Gate {
             store,
             guard: RwLock::new(Guard::new(setup)),
             counts: Mutex::default(),
+            unused: Mutex::default(),
+            running: Mutex::default(),
             pending,
         };
         let gate = Self(Arc::new(inner));
-        for some in gate.0.pending.chunks(RECOVERED) {
+        for some in gate.0.pending.chunks(INDICES) {
             gate.append(now, &Recovered { pending: some.to_vec() })?;
         }
         Ok(gate)
@@ -188,7 +194,8 @@ impl Gate {
     /// Answers a batch in order, with one sync. Its messages are verified on all cores.
     #[must_use]
     pub fn decide_many(&self, wires: &[&[u8]], now: u64) -> Vec<Decision> {
-        if let Err(error) = self.0.store.health.check() {
+        let ready = self.0.store.health.check().and_then(|()| self.settle_unused(now, INDICES));
+        if let Err(error) = ready {
             return wires.iter().map(|_| Decision::refused(unavailable(&error))).collect();
         }
         let guard = self.guard();
@@ -207,7 +214,8 @@ impl Gate {
     }
 
     fn begin(&self, wire: &[u8], now: u64) -> Step {
-        if let Err(error) = self.0.store.health.check() {
+        let ready = self.0.store.health.check().and_then(|()| self.settle_unused(now, INDICES));
+        if let Err(error) = ready {
             return Step::Done(Decision::refused(unavailable(&error)));
         }
         let guard = self.guard();
@@ -260,7 +268,7 @@ impl Gate {
     /// Counts a refusal that leaves no line; once a minute the counts are a line.
     fn count(&self, error: Error, verified: Option<Verified>, now: u64) -> Decision {
         let due = {
-            let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = lock(&self.0.counts);
             if counts.by_reason.is_empty() {
                 counts.since = now;
             }
@@ -274,7 +282,7 @@ impl Gate {
 
     fn summarise(&self, now: u64) -> Outcome<()> {
         let counts = {
-            let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = lock(&self.0.counts);
             std::mem::take(&mut *counts)
         };
         if counts.by_reason.is_empty() {
@@ -282,6 +290,22 @@ impl Gate {
         }
         let named = counts.by_reason.into_iter().map(|(reason, n)| (reason.to_owned(), n));
         self.append(now, &Summary { since: counts.since, counts: named.collect() }).map(drop)
+    }
+
+    /// Writes down the permits that died unopened, once there are so many.
+    fn settle_unused(&self, now: u64, least: usize) -> Outcome<()> {
+        let mut decisions = {
+            let mut unused = lock(&self.0.unused);
+            if unused.len() < least {
+                return Ok(());
+            }
+            std::mem::take(&mut *unused)
+        };
+        decisions.sort_unstable();
+        for some in decisions.chunks(INDICES) {
+            self.append(now, &Unused { decisions: some.to_vec() })?;
+        }
+        Ok(())
     }
 
     /// Takes up a control statement; the index of its line.
@@ -297,6 +321,7 @@ impl Gate {
             line.map(|(kind, body)| out.push(Line { kind, body }))
         })?;
         let index = last(&ruled);
+        self.0.stop_withdrawn();
         Ok(ruled.value.map(|()| index))
     }
 
@@ -305,9 +330,14 @@ impl Gate {
         self.0.store.with(|state| state.is_revoked(target))
     }
 
-    /// Refuses a token with a revoked agent or link, as a decision would.
-    pub fn check_revoked(&self, token: &Token) -> Outcome<Result<()>> {
-        self.0.store.with(|state| state.check_revoked(token))
+    /// Whether any standing suspension names the target.
+    pub fn is_suspended(&self, target: &Target) -> Outcome<bool> {
+        self.0.store.with(|state| state.is_suspended(target))
+    }
+
+    /// Refuses a token with a revoked or suspended agent or link, as a decision would.
+    pub fn check_withdrawn(&self, token: &Token) -> Outcome<Result<()>> {
+        self.0.store.with(|state| state.check_withdrawn(token))
     }
 
     fn append<E: Entry>(&self, now: u64, entry: &E) -> Outcome<u64> {
@@ -344,8 +374,11 @@ impl Gate {
     /// Writes what is counted, signs a last checkpoint and releases the directory.
     pub fn close(&self, now: u64) -> Outcome<()> {
         self.0.store.health.check_process()?;
-        let summarised = self.summarise(now);
-        self.0.store.close().and(summarised)
+        let told = match self.0.store.health.check() {
+            Ok(()) => self.summarise(now).and(self.settle_unused(now, 1)),
+            Err(_) => Ok(()), // closed before, or failed: the store says which
+        };
+        self.0.store.close().and(told)
     }
 }
 
@@ -366,10 +399,37 @@ impl Inner {
             let now = effective(state, now)?;
             verified.chain().token().check_times(now)?;
             verified.message().check_times(now)?;
-            state.check_revoked(verified.chain().token())?;
+            state.check_withdrawn(verified.chain().token())?;
             Ok(now)
         })
     }
+
+    /// Whether trust in the chain stands.
+    pub(crate) fn check_trusted(&self, verified: &Verified) -> Outcome<Result<()>> {
+        self.store.with(|state| state.check_withdrawn(verified.chain().token()))
+    }
+
+    /// Tells effects under way that trust in them was withdrawn or paused.
+    fn stop_withdrawn(&self) {
+        for (verified, stop) in self.running().values() {
+            if !matches!(self.check_trusted(verified), Ok(Ok(()))) {
+                stop();
+            }
+        }
+    }
+
+    pub(crate) fn running(&self) -> MutexGuard<'_, BTreeMap<u64, (Verified, Stop)>> {
+        lock(&self.running)
+    }
+
+    pub(crate) fn never_used(&self, decision: u64) {
+        lock(&self.unused).push(decision);
+    }
+}
+
+/// A lock over something that is whole at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn guarded(answer: impl FnOnce() -> Decision) -> Decision {

@@ -23,6 +23,6 @@ mod faults;
 pub use error::{LogError, Witness};
 pub use gate::{Decision, Gate};
 pub use open::{AnchorState, Opened, Options};
-pub use permit::{Effect, End, Permit};
+pub use permit::{Effect, End, Permit, Watch};
 pub use store::{Committed, Entry, Fold, Pending, Store, Ticket};
 pub use verify::{Progress, Report, Trust, Unchecked, lines, verify, walk};

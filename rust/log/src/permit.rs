@@ -16,6 +16,7 @@ use crate::gate::{Inner, unavailable};
 const FRESH: u8 = 0;
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
+const REFUSED: u8 = 3;
 
 /// Proof of a logged yes. It has no constructor outside the gate and is not cloned.
 pub struct Permit {
@@ -82,7 +83,7 @@ impl Permit {
         if self.stage.compare_exchange(FRESH, OPEN, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return spent("the permit was opened before; ask for another");
         }
-        self.check_alive(now).inspect_err(|_| self.stage.store(CLOSED, Ordering::SeqCst))
+        self.check_alive(now).inspect_err(|_| self.stage.store(REFUSED, Ordering::SeqCst))
     }
 
     fn is_here(&self) -> bool {
@@ -116,7 +117,7 @@ impl Permit {
     /// Compares an effect with what was permitted, before it is opened or while it is open.
     pub fn check(&self, effect: &Effect<'_>) -> Result<()> {
         self.check_here()?;
-        if self.stage.load(Ordering::SeqCst) == CLOSED {
+        if self.stage.load(Ordering::SeqCst) >= CLOSED {
             let detail = "the permit is closed; ask for another";
             return Err(Error::new(Reason::PermitSpent, detail));
         }
@@ -143,6 +144,18 @@ impl Permit {
         Ok(())
     }
 
+    /// Has `stop` called once trust in the chain is withdrawn or paused, now or until the watch
+    /// is dropped. It may be called more than once, and must not wait.
+    pub fn watch(&self, stop: impl Fn() + Send + Sync + 'static) -> Watch<'_> {
+        let stop: Stop = Arc::new(stop);
+        self.gate.running().insert(self.entry, (self.verified.clone(), Arc::clone(&stop)));
+        // INVARIANT: first registered, then asked; a withdrawal in between stops it twice.
+        if !matches!(self.gate.check_trusted(&self.verified), Ok(Ok(()))) {
+            stop();
+        }
+        Watch(self)
+    }
+
     /// Appends how the effect ended; the line's index. A permit that is not open has no end.
     pub fn close(&self, outcome: End, now: u64) -> std::result::Result<u64, LogError> {
         if self.stage.compare_exchange(OPEN, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -158,6 +171,27 @@ impl Permit {
         };
         let body = outcome.to_body().map_err(LogError::Entry)?;
         self.gate.append(now, Outcome::KIND, body)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_here() && matches!(*self.stage.get_mut(), FRESH | REFUSED) {
+            self.gate.never_used(self.entry);
+        }
+    }
+}
+
+/// What stops a running effect.
+pub(crate) type Stop = Arc<dyn Fn() + Send + Sync>;
+
+/// An effect that is told when it must stop.
+#[must_use = "the watch ends when this is dropped"]
+pub struct Watch<'p>(&'p Permit);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.gate.running().remove(&self.0.entry);
     }
 }
 

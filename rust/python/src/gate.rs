@@ -131,8 +131,12 @@ impl Gate {
         Ok(self.gate.is_revoked(&self::target(target)?)?)
     }
 
-    fn check_revoked(&self, token: &Token) -> Result<()> {
-        Ok(self.gate.check_revoked(&token.0)??)
+    fn is_suspended(&self, target: &Bound<'_, PyAny>) -> Result<bool> {
+        Ok(self.gate.is_suspended(&self::target(target)?)?)
+    }
+
+    fn check_withdrawn(&self, token: &Token) -> Result<()> {
+        Ok(self.gate.check_withdrawn(&token.0)??)
     }
 
     fn checkpoint(&self, py: Python<'_>) -> Result<Checkpoint> {

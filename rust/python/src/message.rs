@@ -363,7 +363,8 @@ pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target> {
     Ok(Target::Link(hash(given(value)?, "a link's id")?))
 }
 
-/// A signed statement that revokes or restores an agent or one link (spec/message.md).
+/// A signed statement that revokes, restores, suspends or resumes an agent or one link
+/// (spec/message.md).
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Control;
 

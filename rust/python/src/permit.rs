@@ -44,6 +44,11 @@ impl Permit {
         self.permit.check(&effect).map_err(|error| self.refuse(py, error))
     }
 
+    /// Has `stop` called once trust is withdrawn or paused, until the watch is dropped.
+    pub(crate) fn watch(&self, stop: impl Fn() + Send + Sync + 'static) -> moat_log::Watch<'_> {
+        self.permit.watch(stop)
+    }
+
     fn refuse(&self, py: Python<'_>, error: Error) -> Fault {
         Fault::Py(denied(
             py,
@@ -177,6 +182,11 @@ impl Permit {
     #[getter]
     fn message_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.permit.verified().message().id())
+    }
+
+    #[getter]
+    fn is_open(&self) -> bool {
+        self.permit.is_open()
     }
 
     #[getter]

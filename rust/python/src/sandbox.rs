@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use moat_core::key::sha256;
 use moat_log::End;
-use moat_sandbox::{Bounds, Engine, Input, Outcome, SandboxError, Status};
+use moat_sandbox::{Bounds, Engine, Input, Interrupt, Outcome, SandboxError, Status};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -78,11 +78,15 @@ impl Module {
         let stdin = stdin.unwrap_or_default().to_vec();
         let input = Input { stdin, args: args.unwrap_or_default(), env };
         permit.check_code(py, &self.module.sha256())?;
+        let interrupt = Interrupt::new();
+        let withdrawn = interrupt.clone();
+        let watch = permit.watch(move || withdrawn.interrupt());
         permit.open(py)?;
         let ran = py.detach(|| {
             let bounds = Bounds::from_limits(permit.bounds())?;
-            self.engine.run(&self.module, &bounds, &input, None)
+            self.engine.run(&self.module, &bounds, &input, Some(&interrupt))
         });
+        drop(watch);
         permit.close(py, end(&ran))?;
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }

@@ -14,14 +14,37 @@ const WORDS: usize = REPLAY_WINDOW as usize / 64;
 
 /// The numbers used at and below the newest: bit k of the window is `newest - k`.
 #[derive(Clone, Debug)]
-struct Stream {
-    newest: u64,
+pub(super) struct Stream {
+    pub(super) newest: u64,
     window: [u64; WORDS],
-    expires: u64,
-    principal: AgentId,
+    pub(super) expires: u64,
+    pub(super) principal: AgentId,
 }
 
 impl Stream {
+    /// The window as hex digits, the lowest bit last and no zeros in front.
+    pub(super) fn used_text(&self) -> String {
+        let digits: String = self.window.iter().rev().map(|word| format!("{word:016x}")).collect();
+        digits.trim_start_matches('0').to_owned()
+    }
+
+    /// What was written down of a stream.
+    pub(super) fn restore(
+        newest: u64,
+        used: &str,
+        expires: u64,
+        principal: AgentId,
+    ) -> Result<Self> {
+        let wrong = || Error::malformed("the window of a stream does not read");
+        let digits = format!("{used:0>width$}", width = WORDS * 16);
+        let (mut window, mut bytes) = ([0; WORDS], [0_u8; WORDS * 8]);
+        hex::decode_to_slice(&digits, &mut bytes).map_err(|_| wrong())?;
+        for (word, eight) in window.iter_mut().rev().zip(bytes.as_chunks().0) {
+            *word = u64::from_be_bytes(*eight);
+        }
+        Ok(Self { newest, window, expires, principal })
+    }
+
     fn used(&self, number: u64) -> bool {
         match self.newest.checked_sub(number) {
             None => false,
@@ -93,13 +116,8 @@ impl Streams {
 
     /// Uses the number up, opening the stream if it is new.
     pub(super) fn take(&mut self, at: &Slot<'_>) -> Result<()> {
-        if !self.live.contains_key(at.holder) {
-            self.live.insert(at.holder.to_owned(), HashMap::new());
-        }
-        let Some(mine) = self.live.get_mut(at.holder) else {
-            return Err(Error::new(Reason::Internal, "a holder's streams are gone"));
-        };
-        if let Some(stream) = mine.get_mut(&at.stream) {
+        let mine = self.live.get_mut(at.holder);
+        if let Some(stream) = mine.and_then(|mine| mine.get_mut(&at.stream)) {
             if stream.used(at.number) {
                 return Err(Error::malformed("the log decides one message twice"));
             }
@@ -114,11 +132,29 @@ impl Streams {
             principal: *at.principal,
         };
         stream.take(at.number);
-        mine.insert(at.stream, stream);
-        self.count += 1;
-        *self.below.entry(*at.principal).or_insert(0) += 1;
-        self.expiry.push(Reverse((at.expires, at.holder.to_owned(), at.stream)));
+        self.put(at.holder, at.stream, stream);
         Ok(())
+    }
+
+    /// Puts in a stream that is new.
+    pub(super) fn put(&mut self, holder: &str, id: [u8; 16], stream: Stream) {
+        self.count += 1;
+        *self.below.entry(stream.principal).or_insert(0) += 1;
+        self.expiry.push(Reverse((stream.expires, holder.to_owned(), id)));
+        self.live.entry(holder.to_owned()).or_default().insert(id, stream);
+    }
+
+    /// All of them, sorted by holder and id.
+    pub(super) fn all(&self) -> Vec<(&str, &[u8; 16], &Stream)> {
+        let mut all: Vec<_> = self
+            .live
+            .iter()
+            .flat_map(|(holder, streams)| {
+                streams.iter().map(move |(id, stream)| (holder.as_str(), id, stream))
+            })
+            .collect();
+        all.sort_unstable_by_key(|(holder, id, _)| (*holder, **id));
+        all
     }
 
     /// Drops streams whose newest expiry has passed: all on them is stale.

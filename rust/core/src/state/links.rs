@@ -1,0 +1,101 @@
+//! The links that a gate has seen, until they expire: who gave what to whom.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::error::{Error, Result};
+use crate::key::{AgentId, Hash256};
+use crate::limits::CHAIN_LINKS;
+use crate::token::Link;
+
+/// A link that the gate has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) parent: Option<Hash256>,
+    pub(super) issuer: AgentId,
+    pub(super) holder: AgentId,
+    /// Holder of the chain's first link.
+    pub(super) principal: AgentId,
+    /// First second in which every chain with this link is dead.
+    pub(super) expires: u64,
+}
+
+/// Every live link that was seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Links {
+    seen: HashMap<Hash256, Seen>,
+    held: HashMap<AgentId, HashSet<Hash256>>,
+    expiry: BTreeSet<(u64, Hash256)>,
+}
+
+impl Links {
+    pub(super) fn get(&self, id: &Hash256) -> Option<&Seen> {
+        self.seen.get(id)
+    }
+
+    /// Whether it holds any link.
+    pub(super) fn knows(&self, agent: &AgentId) -> bool {
+        self.held.contains_key(agent)
+    }
+
+    /// The links that an agent holds.
+    pub(super) fn held(&self, agent: &AgentId) -> impl Iterator<Item = &Hash256> {
+        self.held.get(agent).into_iter().flatten()
+    }
+
+    /// Takes in a link, by its id.
+    pub(super) fn add(&mut self, id: Hash256, link: &Link) -> Result<()> {
+        let claims = link.claims();
+        let own = claims.caveats.expires;
+        let (principal, expires) = match claims.parent {
+            None => (claims.holder, own),
+            Some(parent) => match self.seen.get(&parent) {
+                Some(seen) => (seen.principal, own.min(seen.expires)),
+                None => return Err(Error::malformed("a link whose parent was not seen")),
+            },
+        };
+        let (parent, issuer, holder) = (claims.parent, claims.issuer, claims.holder);
+        self.put(id, Seen { parent, issuer, holder, principal, expires });
+        Ok(())
+    }
+
+    pub(super) fn put(&mut self, id: Hash256, seen: Seen) {
+        if !self.seen.contains_key(&id) {
+            self.held.entry(seen.holder).or_default().insert(id);
+            self.expiry.insert((seen.expires, id));
+            self.seen.insert(id, seen);
+        }
+    }
+
+    /// Whether the signer issued this link or one above it.
+    pub(super) fn issued(&self, signer: &AgentId, link: &Hash256) -> bool {
+        self.chain(link).any(|seen| seen.issuer == *signer)
+    }
+
+    /// The link and those above it, as far as they were seen.
+    pub(super) fn chain(&self, link: &Hash256) -> impl Iterator<Item = &Seen> {
+        let up = |seen: &&Seen| seen.parent.and_then(|parent| self.seen.get(&parent));
+        std::iter::successors(self.seen.get(link), up).take(CHAIN_LINKS)
+    }
+
+    /// Drops the next link that is dead at `time`; its id, and its holder if that was the last.
+    pub(super) fn forget(&mut self, time: u64) -> Option<(Hash256, Option<AgentId>)> {
+        let (expires, id) = self.expiry.first().copied()?;
+        if expires > time {
+            return None;
+        }
+        self.expiry.pop_first();
+        let Some(seen) = self.seen.remove(&id) else { return Some((id, None)) };
+        let Some(links) = self.held.get_mut(&seen.holder) else { return Some((id, None)) };
+        links.remove(&id);
+        if !links.is_empty() {
+            return Some((id, None));
+        }
+        self.held.remove(&seen.holder);
+        Some((id, Some(seen.holder)))
+    }
+
+    /// All of them: by expiry, then by id.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Hash256, &Seen)> {
+        self.expiry.iter().filter_map(|(_, id)| self.seen.get(id).map(|seen| (id, seen)))
+    }
+}

@@ -1,0 +1,172 @@
+//! A state as items and back: the same items whatever way the state came about.
+
+use serde::{Deserialize, Serialize};
+
+use super::links::Seen;
+use super::streams::Stream;
+use super::withdrawn::{Author, Scope, Withdrawal};
+use super::{State, unhex};
+use crate::control::Target;
+use crate::entry::Rules;
+use crate::error::{Error, Reason, Result};
+use crate::key::AgentId;
+
+/// One item of a snapshot (spec/audit.md). Hashes are hex, agents `did:key`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+enum Item {
+    /// Always the first.
+    Time {
+        time: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost: Option<u64>,
+    },
+    Rules(Rules),
+    Link {
+        id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
+        issuer: String,
+        holder: String,
+        principal: String,
+        expires: u64,
+    },
+    Withdrawn {
+        /// `revoke` or `suspend`.
+        verb: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signer: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+        scope: Scope,
+    },
+    Nonce {
+        expires: u64,
+        nonce: String,
+    },
+    Stream {
+        holder: String,
+        stream: String,
+        newest: u64,
+        /// Bit k, the lowest of the last byte first, is `newest - k`; no zeros in front.
+        used: String,
+        expires: u64,
+        principal: String,
+    },
+    /// A decision whose outcome is not known, and on whose account it counts.
+    Open {
+        decision: u64,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        agents: Vec<String>,
+    },
+}
+
+impl State {
+    /// All of it as items, in one order whatever way it came about.
+    pub fn snapshot(&self) -> Result<Vec<Vec<u8>>> {
+        let mut items = vec![Item::Time { time: self.time, lost: self.lost }];
+        items.extend(self.rules.clone().map(Item::Rules));
+        items.extend(self.links.all().map(|(id, seen)| Item::Link {
+            id: hex::encode(id),
+            parent: seen.parent.map(hex::encode),
+            issuer: seen.issuer.to_string(),
+            holder: seen.holder.to_string(),
+            principal: seen.principal.to_string(),
+            expires: seen.expires,
+        }));
+        for (verb, all) in [("revoke", &self.revoked), ("suspend", &self.suspended)] {
+            items.extend(all.all().map(|(target, one)| withdrawn(verb, target, one)));
+        }
+        items.extend(
+            self.nonces
+                .iter()
+                .map(|(expires, nonce)| Item::Nonce { expires: *expires, nonce: nonce.clone() }),
+        );
+        items.extend(self.streams.all().into_iter().map(|(holder, stream, at)| Item::Stream {
+            holder: holder.to_owned(),
+            stream: hex::encode(stream),
+            newest: at.newest,
+            used: at.used_text(),
+            expires: at.expires,
+            principal: at.principal.to_string(),
+        }));
+        items.extend(self.pending.iter().map(|(decision, agents)| Item::Open {
+            decision: *decision,
+            agents: agents.iter().map(ToString::to_string).collect(),
+        }));
+        items.iter().map(write).collect()
+    }
+
+    /// Takes back one item of a snapshot.
+    pub fn restore(&mut self, item: &[u8]) -> Result<()> {
+        let item: Item = serde_json::from_slice(item)
+            .map_err(|error| Error::malformed(format!("a snapshot does not read: {error}")))?;
+        match item {
+            Item::Time { time, lost } => (self.time, self.lost) = (time, lost),
+            Item::Rules(rules) => self.rules = Some(rules),
+            Item::Link { id, parent, issuer, holder, principal, expires } => {
+                let seen = Seen {
+                    parent: parent.as_deref().map(unhex).transpose()?,
+                    issuer: agent_of(&issuer)?,
+                    holder: agent_of(&holder)?,
+                    principal: agent_of(&principal)?,
+                    expires,
+                };
+                self.links.put(unhex(&id)?, seen);
+            }
+            Item::Withdrawn { verb, agent, link, signer, rule, scope } => {
+                let table = match verb.as_str() {
+                    "revoke" => &mut self.revoked,
+                    "suspend" => &mut self.suspended,
+                    _ => return Err(Error::malformed("a snapshot has a verb that is not known")),
+                };
+                let target = match (agent, link) {
+                    (Some(agent), None) => Target::Agent(agent_of(&agent)?),
+                    (None, Some(link)) => Target::Link(unhex(&link)?),
+                    _ => return Err(Error::malformed("a snapshot has a target that is not one")),
+                };
+                let by = match (signer, rule) {
+                    (Some(signer), None) => Author::Agent(agent_of(&signer)?),
+                    (None, Some(rule)) => Author::Rule(rule),
+                    _ => return Err(Error::malformed("a snapshot has a signer that is not one")),
+                };
+                table.add(target, by, scope);
+            }
+            Item::Nonce { expires, nonce } => drop(self.nonces.insert((expires, nonce))),
+            Item::Stream { holder, stream, newest, used, expires, principal } => {
+                let at = Stream::restore(newest, &used, expires, agent_of(&principal)?)?;
+                self.streams.put(&holder, unhex(&stream)?, at);
+            }
+            Item::Open { decision, agents } => {
+                let agents = agents.iter().map(|agent| agent_of(agent)).collect::<Result<_>>()?;
+                self.pending.insert(decision, agents);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn withdrawn(verb: &str, target: &Target, one: &Withdrawal) -> Item {
+    let (agent, link) = match target {
+        Target::Agent(agent) => (Some(agent.to_string()), None),
+        Target::Link(link) => (None, Some(hex::encode(link))),
+    };
+    let (signer, rule) = match &one.by {
+        Author::Agent(signer) => (Some(signer.to_string()), None),
+        Author::Rule(rule) => (None, Some(rule.clone())),
+    };
+    Item::Withdrawn { verb: verb.to_owned(), agent, link, signer, rule, scope: one.scope }
+}
+
+fn agent_of(text: &str) -> Result<AgentId> {
+    AgentId::parse_text(text)
+}
+
+fn write(item: &Item) -> Result<Vec<u8>> {
+    serde_json::to_vec(item)
+        .map_err(|_| Error::new(Reason::Internal, "an item of a snapshot has no JSON"))
+}

@@ -76,7 +76,7 @@ def test_a_decision_edited(folder: Path, anchor: Path, old: bytes, new: bytes) -
 
 def test_the_last_line_edited(folder: Path, anchor: Path) -> None:
     lines = read(folder)
-    lines[-1] = lines[-1].replace(b'"allow":false', b'"allow":true')
+    lines[-1] = lines[-1].replace(b'"decisions":[', b'"decisions":[0,')
     write(folder, lines)
     detected(folder, anchor)
     detected(folder, None)

@@ -1,4 +1,4 @@
-"""Writes token.json, message.json and control.json from the pages in spec/, without Moat's code.
+"""Writes the vectors of signed objects from the pages in spec/, without Moat's code.
 
 ``python spec/vectors/generate.py`` writes them; with ``--check`` it only says whether they are as
 it would write them. The same cases come out on every machine.
@@ -18,12 +18,14 @@ import cases  # noqa: E402
 import control_cases  # noqa: E402
 import forge  # noqa: E402
 import message_cases  # noqa: E402
+import registration_cases  # noqa: E402
 import token_cases  # noqa: E402
 
 PAGES = {
     "token": ("spec/token.md", token_cases.cases),
     "message": ("spec/message.md", message_cases.cases),
     "control": ("spec/message.md", control_cases.cases),
+    "registration": ("spec/registry.md", registration_cases.cases),
 }
 
 

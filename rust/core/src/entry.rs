@@ -156,6 +156,25 @@ entries! {
         statement: String,
     }
 
+    /// A key that was registered, or has replaced another.
+    Registered = "agent" {
+        /// `agent`, `root` or `gate`.
+        role: String,
+        /// The name.
+        name: String,
+        /// The new key.
+        key: String,
+        /// The key that it replaces.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        previous: Option<String>,
+        /// The registration's 16 random bytes.
+        nonce: String,
+        /// First second in which the registration is stale.
+        expires: u64,
+        /// What the keys have signed, the new one's first, base64url.
+        statements: Vec<String>,
+    }
+
     /// Refusals that leave no line of their own.
     Summary = "summary" {
         /// The second of the first of them.

@@ -230,7 +230,7 @@ impl fmt::Debug for Identity {
 }
 
 /// Names are 1 to 63 of `a-z 0-9 . _ -`, starting with a letter or digit.
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let fine = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
     let starts = name.bytes().next().is_some_and(|c| c.is_ascii_alphanumeric());
     if name.len() <= 63 && starts && name.bytes().all(fine) {

@@ -15,6 +15,8 @@ pub mod limits;
 pub mod message;
 pub mod pattern;
 pub mod policy;
+pub mod registration;
+pub mod registry;
 pub mod state;
 pub mod token;
 pub mod wire;

@@ -32,6 +32,12 @@ pub const LABELS: usize = 16;
 pub const LABEL_BYTES: usize = 64;
 /// Bytes in one control statement.
 pub const CONTROL_BYTES: usize = 1024;
+/// Bytes in one registration, both signatures included.
+pub const REGISTRATION_BYTES: usize = 2 * 1024;
+/// Names in the registry of one gate.
+pub const AGENTS: usize = 10_000;
+/// Keys of one name, former ones included.
+pub const AGENT_KEYS: usize = 64;
 /// Seconds a message may live.
 pub const MESSAGE_SECONDS: u64 = 300;
 /// Seconds a control statement may live.

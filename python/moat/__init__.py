@@ -34,6 +34,7 @@ from moat._native import (
     Pattern,
     Permit,
     Policy,
+    Registration,
     Report,
     SandboxOutcome,
     Sender,
@@ -47,6 +48,7 @@ from moat.errors import (
     ChainBroken,
     Denied,
     EgressDenied,
+    GateBusy,
     GuestTrap,
     InvalidSignature,
     LimitExceeded,
@@ -63,6 +65,7 @@ _LAZY = {
     "AuditLog": "moat.audit",
     "Moat": "moat.runtime",
     "Pep": "moat.pep",
+    "Registry": "moat.registry",
     "Sandbox": "moat.sandbox",
     "Session": "moat.session",
     "tool": "moat.session",
@@ -71,6 +74,7 @@ _LAZY = {
 if TYPE_CHECKING:
     from moat.audit import AuditLog
     from moat.pep import Pep
+    from moat.registry import Registry
     from moat.runtime import Moat
     from moat.sandbox import Sandbox
     from moat.session import Session, tool
@@ -112,6 +116,7 @@ __all__ = [
     "Denial",
     "Denied",
     "EgressDenied",
+    "GateBusy",
     "Grant",
     "GuestTrap",
     "Identity",
@@ -129,6 +134,8 @@ __all__ = [
     "Pep",
     "Permit",
     "Policy",
+    "Registration",
+    "Registry",
     "Report",
     "RolledBack",
     "Sandbox",

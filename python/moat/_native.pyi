@@ -449,6 +449,24 @@ class Control:
     ) -> bytes: ...
 
 @final
+class Registration:
+    """A key that registers under a name, signed by itself and by the key it replaces
+    (spec/registry.md)."""
+
+    @staticmethod
+    def sign(
+        identity: Identity,
+        name: str,
+        *,
+        gate: AgentId,
+        previous: Identity | None = None,
+        role: Literal["agent", "root", "gate"] = "agent",
+        expires_in: timedelta | None = None,
+        now: int | None = None,
+        rng: _Rng | None = None,
+    ) -> bytes: ...
+
+@final
 class Permit:
     """Proof of a logged yes. Only a gate makes one; it opens once and is not copied or pickled.
 
@@ -586,6 +604,15 @@ class Gate:
         """Decide a batch in order, with one sync."""
     def control(self, statement: bytes, *, now: int | None = None) -> int:
         """Take up a control statement; its entry's index, or raise ``Denied``."""
+    def register(self, proof: bytes, *, now: int | None = None) -> int:
+        """Take up a registration or a rotation; its entry's index, or raise ``Denied``."""
+    def agents(self) -> list[tuple[str, str, list[tuple[AgentId, int]]]]:
+        """Role, name and keys of everybody who is registered, by name; each key with the second
+        since which it counts, newest last."""
+    def agent(self, key: AgentId) -> str | None:
+        """The name whose present key this is."""
+    def named(self, name: str) -> AgentId | None:
+        """The present key of a name."""
     def is_revoked(self, target: AgentId | bytes) -> bool:
         """Whether any standing revocation names this agent or link."""
     def is_suspended(self, target: AgentId | bytes) -> bool:

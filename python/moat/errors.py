@@ -16,6 +16,7 @@
     ├── AuditError
     │   ├── ChainBroken                  ``.index`` of the first line that is wrong
     │   ├── AuditUnavailable             the log cannot be written, so nothing is allowed
+    │   │   └── GateBusy                 another process has the gate
     │   └── RolledBack                   the log is behind its anchor
     └── UnknownHandle (LookupError)      a secret nobody registered
 """
@@ -102,6 +103,10 @@ class ChainBroken(AuditError):
 
 class AuditUnavailable(AuditError):
     """A log that cannot be written; every decision is a denial until it is reopened."""
+
+
+class GateBusy(AuditUnavailable):
+    """A gate that another process has; speak to it through the state folder's ``control``."""
 
 
 class RolledBack(AuditError):

@@ -6,6 +6,7 @@
     keys/<name>.pem|.pub      identities kept here
     gates/<gate>/key/         the gate's key, which signs its log and nothing else
     gates/<gate>/log/         the gate's log; one process at a time has it
+    control/                  signed statements on their way to running gates
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moat import _files
+from moat._control import STATEMENT, ControlFolder, Watcher
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors
 from moat.errors import MalformedInput, MoatError
 from moat.keystore import KeyStore, check_name
 from moat.pep import Pep
+from moat.registry import Registry
 from moat.session import Session
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
+CONTROL: Final = "control"
 
 
 class Moat:
@@ -46,17 +50,26 @@ class Moat:
     public part: ``moat.id`` and ``moat.roots``.
     """
 
-    def __init__(self, config: Config, keys: KeyStore, audit: AuditLog) -> None:
+    def __init__(self, folder: Path, config: Config, audit: AuditLog) -> None:
         """Put the parts together; ``Moat.open`` finds them in a folder."""
         self._config = config
-        self.keys = keys
+        self.path = folder
+        self.keys = KeyStore(folder / "keys")
         self.audit = audit
+        self.registry = Registry(audit.gate)
         self.pep = Pep(
             policy=Policy.CHAIN_ONLY,
             roots=config.roots,
             operators=config.operators,
             audit=audit,
         )
+        self._watcher = Watcher(ControlFolder(folder / CONTROL), self._said)
+
+    def _said(self, statement: bytes, kind: str) -> int:
+        """Take up what another process left in the control folder."""
+        if kind == STATEMENT:
+            return self.pep.control(statement)
+        return self.registry.take(statement)
 
     @classmethod
     def init(
@@ -122,7 +135,7 @@ class Moat:
             clock=clock,
         )
         try:
-            return cls(config, KeyStore(folder / "keys"), audit)
+            return cls(folder, config, audit)
         except BaseException:
             audit.close()
             raise
@@ -189,12 +202,33 @@ class Moat:
         by = self.identity(by) if isinstance(by, str) else by
         return self.pep.restore(target, by=by)
 
+    def suspend(self, target: Target, *, by: Identity | str = "root") -> int:
+        """Pause an agent or a link and all that descends from it (``Pep``)."""
+        by = self.identity(by) if isinstance(by, str) else by
+        return self.pep.suspend(target, by=by)
+
+    def resume(self, target: Target, *, by: Identity | str = "root") -> int:
+        """Lift a suspension (``Pep``)."""
+        by = self.identity(by) if isinstance(by, str) else by
+        return self.pep.resume(target, by=by)
+
     def is_revoked(self, target: Target) -> bool:
         """Whether any standing revocation names this very agent or link (``Pep``)."""
         return self.pep.is_revoked(target)
 
+    def is_suspended(self, target: Target) -> bool:
+        """Whether any standing suspension names this very agent or link (``Pep``)."""
+        return self.pep.is_suspended(target)
+
+    def register(self, identity: Identity | str, name: str | None = None) -> int:
+        """Register an identity, or the one of that name kept here, under its name or another."""
+        if isinstance(identity, str):
+            identity = self.identity(identity)
+        return self.registry.register(identity, name, now=self.pep.now())
+
     def close(self) -> None:
-        """Close the log; every later decision is denied."""
+        """Stop looking for statements and close the log; every later decision is denied."""
+        self._watcher.stop()
         self.audit.close()
 
     def __enter__(self) -> Self:

@@ -31,6 +31,9 @@ _NEXT = {
     "chain_broken": "treat the log as edited from there on, and compare it with a copy",
     "rolled_back": "find the newer copy; where there is none, open this one once from Python, with "
     "`Moat.open(DIR, accept_restored=True)`, which is logged",
+    "gate_busy": "run this where no other process has the gate, or stop that one first",
+    "suspended": "`moat resume` ends a suspension; `moat audit show --kind control` shows it",
+    "name_taken": "choose another name; `moat agent list` shows those that are taken",
     "log_unavailable": "look whether another process has the gate, the disk is full, or a folder "
     "cannot be written; the anchor is in `$XDG_STATE_HOME`, else `~/.local/state`",
 }
@@ -120,6 +123,8 @@ def _ours(error: errors.MoatError) -> CommandError:
             exit_code, code = INVALID, "chain_broken"
         case errors.RolledBack():
             exit_code, code = INVALID, "rolled_back"
+        case errors.GateBusy():
+            code = "gate_busy"
         case errors.AuditUnavailable():
             code = "log_unavailable"
         case errors.MalformedInput():

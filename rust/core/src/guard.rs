@@ -8,12 +8,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::caveat::{Limits, Request};
 use crate::control::{Control, Target};
-use crate::entry::{ControlSeen, Decision, Entry, LinkSeen, Rules};
+use crate::entry::{ControlSeen, Decision, Entry, LinkSeen, Registered, Rules};
 use crate::error::{Error, Reason, Result, Stage};
 use crate::key::{AgentId, Hash256, Verifier, sha256};
 use crate::limits;
 use crate::message::Message;
 use crate::policy::{Judge, Policy};
+use crate::registration::{self, Proof};
 use crate::state::{Slot, State};
 use crate::token::Token;
 
@@ -283,6 +284,27 @@ impl Guard {
             statement: URL_SAFE_NO_PAD.encode(control.as_bytes()),
         };
         Ok((ControlSeen::KIND, entry.to_body()?))
+    }
+
+    /// Reads a registration and checks gate, times and signatures; touches no state.
+    pub fn verify_registration(&self, bytes: &[u8], now: u64) -> Result<registration::Genuine> {
+        Proof::decode(bytes)?.verify(&self.setup.gate, now)
+    }
+
+    /// Judges a registration; the line to append where it counts.
+    pub fn rule_registration(
+        &self,
+        genuine: &registration::Genuine,
+        state: &State,
+        now: u64,
+    ) -> Result<Line> {
+        let now = effective(state, now)?;
+        let registration = genuine.registration();
+        registration.check_times(now)?;
+        state.check_lost(registration.issued)?;
+        registration.check_role(&self.setup.roots)?;
+        state.check_registration(registration)?;
+        Ok((Registered::KIND, genuine.entry().to_body()?))
     }
 }
 

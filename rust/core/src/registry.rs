@@ -116,6 +116,19 @@ impl Registry {
         self.agents.get(name).map(Agent::current)
     }
 
+    /// The roots that are trusted where these are: they, and the keys that have come after them.
+    #[must_use]
+    pub fn roots(&self, trusted: &[AgentId]) -> Vec<AgentId> {
+        let mut roots = trusted.to_vec();
+        for agent in self.list().filter(|agent| agent.role == Role::Root) {
+            let keys = agent.keys.iter().map(|(key, _)| key);
+            roots.extend(keys.skip_while(|key| !trusted.contains(key)));
+        }
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+
     /// Every agent, by name.
     pub fn list(&self) -> impl ExactSizeIterator<Item = &Agent> {
         self.agents.values()

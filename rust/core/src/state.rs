@@ -9,11 +9,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
-    ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Rules, Summary, Unused,
+    ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Registered, Rules, Summary, Unused,
 };
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
 use crate::limits;
+use crate::registration::Registration;
+use crate::registry::Registry;
 use crate::token::{Link, Token};
 
 mod links;
@@ -34,6 +36,7 @@ pub struct State {
     revoked: Withdrawals,
     suspended: Withdrawals,
     links: Links,
+    registry: Registry,
     nonces: BTreeSet<(u64, String)>,
     /// Decisions without an outcome, and the agents on whose account each one counts.
     pending: BTreeMap<u64, Vec<AgentId>>,
@@ -50,6 +53,7 @@ impl Default for State {
             revoked: Withdrawals::new(Reason::Revoked),
             suspended: Withdrawals::new(Reason::Suspended),
             links: Links::default(),
+            registry: Registry::default(),
             nonces: BTreeSet::new(),
             pending: BTreeMap::new(),
             rules: None,
@@ -88,16 +92,43 @@ impl State {
         self.revoked.names(target)
     }
 
-    /// Whether any standing suspension names the target.
+    /// Whether any standing suspension names the target, or another key of the same agent.
     #[must_use]
     pub fn is_suspended(&self, target: &Target) -> bool {
-        self.suspended.names(target)
+        self.suspended.names(target) || self.suspended.names(&self.person(target))
+    }
+
+    /// Who is registered.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Refuses a registration that takes a name or a key that is not free, or that would hand
+    /// on what was withdrawn from the key it replaces or gives.
+    pub fn check_registration(&self, registration: &Registration) -> Result<()> {
+        for key in std::iter::once(registration.key).chain(registration.previous) {
+            let target = Target::Agent(key);
+            if self.is_revoked(&target) || self.is_suspended(&target) {
+                let detail = "one of its keys is revoked or suspended; have that lifted first";
+                return Err(Error::new(Reason::NoStanding, detail));
+            }
+        }
+        self.registry.check(registration)
+    }
+
+    /// The target under which an agent is suspended, whichever of its keys is named.
+    fn person(&self, target: &Target) -> Target {
+        match target {
+            Target::Agent(agent) => Target::Agent(self.registry.subject(agent)),
+            Target::Link(_) => *target,
+        }
     }
 
     /// Refuses a chain with a revoked or suspended agent or link.
     pub fn check_withdrawn(&self, token: &Token) -> Result<()> {
         self.revoked.check(token, |agent| *agent)?;
-        self.suspended.check(token, |agent| *agent)
+        self.suspended.check(token, |agent| self.registry.subject(agent))
     }
 
     /// Refuses what was signed before a restored copy was accepted, or may have been: what the
@@ -133,17 +164,21 @@ impl State {
             return Err(Error::new(Reason::Replayed, "this statement was taken up before"));
         }
         let signer = &statement.signer;
-        for (table, what) in [(&self.revoked, "revoked"), (&self.suspended, "suspended")] {
-            if table.bars(signer) {
-                return Err(Error::new(Reason::NoStanding, format!("the signer is {what}")));
-            }
+        if self.revoked.bars(signer) {
+            return Err(Error::new(Reason::NoStanding, "the signer is revoked"));
+        }
+        if self.suspended.bars(signer) || self.suspended.bars(&self.registry.subject(signer)) {
+            return Err(Error::new(Reason::NoStanding, "the signer is suspended"));
         }
         let (root, operator) = (roots.contains(signer), operators.contains(signer));
         match statement.verb {
             Verb::Revoke | Verb::Suspend if root || operator => Ok(Scope::Gate),
             Verb::Revoke | Verb::Suspend => self.withdrawer(statement),
             Verb::Restore => self.revoked.lifter(&statement.target, signer, (root, operator)),
-            Verb::Resume => self.suspended.lifter(&statement.target, signer, (root, operator)),
+            Verb::Resume => {
+                let target = self.person(&statement.target);
+                self.suspended.lifter(&target, signer, (root, operator))
+            }
         }
     }
 
@@ -187,6 +222,10 @@ impl State {
             Rules::KIND => {
                 self.rules = Some(Rules::from_body(body)?);
                 Ok(())
+            }
+            Registered::KIND => {
+                let registration = Registered::from_body(body)?.registration()?;
+                self.registry.apply(&registration, time)
             }
             Recovered::KIND => {
                 self.settle(&Recovered::from_body(body)?.pending);
@@ -283,9 +322,11 @@ impl State {
         let scope = Scope::parse(&entry.scope)?;
         match statement.verb {
             Verb::Revoke => self.revoked.add(target, Author::Agent(signer), scope),
-            Verb::Suspend => self.suspended.add(target, Author::Agent(signer), scope),
+            Verb::Suspend => {
+                self.suspended.add(self.person(&target), Author::Agent(signer), scope);
+            }
             Verb::Restore => self.revoked.lift(&target, &signer, scope),
-            Verb::Resume => self.suspended.lift(&target, &signer, scope),
+            Verb::Resume => self.suspended.lift(&self.person(&target), &signer, scope),
         }
         Ok(())
     }

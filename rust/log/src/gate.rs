@@ -6,13 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
-use moat_core::control::Target;
 use moat_core::entry::{Entry, Recovered, Summary, Unused};
 use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
 use moat_core::policy::Policy;
 use moat_core::state::State;
-use moat_core::token::Token;
 use moat_core::{Error, Reason, Result};
 
 use crate::parallel;
@@ -38,7 +36,7 @@ impl Fold for State {
 }
 
 /// What can fail because of the log.
-type Outcome<T> = std::result::Result<T, LogError>;
+pub(crate) type Outcome<T> = std::result::Result<T, LogError>;
 
 /// Seconds between two summary lines.
 const SUMMARY_SECONDS: u64 = 60;
@@ -144,9 +142,15 @@ impl Gate {
         now: u64,
     ) -> Outcome<()> {
         self.0.store.health.check()?;
-        let setup = Setup { gate: self.0.id, roots, operators, policy };
-        let rules = setup.rules();
+        self.enforce(|_| Setup { gate: self.0.id, roots, operators, policy }, now)
+    }
+
+    /// Changes what is enforced; keys that came after a trusted root's are trusted as it is.
+    pub(crate) fn enforce(&self, change: impl FnOnce(Setup) -> Setup, now: u64) -> Outcome<()> {
         let mut guard = self.0.guard.write().unwrap_or_else(PoisonError::into_inner);
+        let mut setup = change(guard.setup().clone());
+        setup.roots = self.0.store.with(|state| state.registry().roots(&setup.roots))?;
+        let rules = setup.rules();
         if !self.0.store.with(|state| state.rules() == Some(&rules))? {
             self.append(now, &rules)?;
         }
@@ -166,7 +170,7 @@ impl Gate {
         self.guard().setup().clone()
     }
 
-    fn guard(&self) -> RwLockReadGuard<'_, Guard> {
+    pub(crate) fn guard(&self) -> RwLockReadGuard<'_, Guard> {
         self.0.guard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -308,38 +312,6 @@ impl Gate {
         Ok(())
     }
 
-    /// Takes up a control statement; the index of its line.
-    pub fn control(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
-        self.0.store.health.check()?;
-        let guard = self.guard();
-        let control = match guard.verify_control(bytes, now) {
-            Ok(control) => control,
-            Err(error) => return Ok(Err(error)),
-        };
-        let ruled = self.0.store.commit(now, |state, out| {
-            let line = guard.rule_control(&control, state, now);
-            line.map(|(kind, body)| out.push(Line { kind, body }))
-        })?;
-        let index = last(&ruled);
-        self.0.stop_withdrawn();
-        Ok(ruled.value.map(|()| index))
-    }
-
-    /// Whether any standing revocation names the target.
-    pub fn is_revoked(&self, target: &Target) -> Outcome<bool> {
-        self.0.store.with(|state| state.is_revoked(target))
-    }
-
-    /// Whether any standing suspension names the target.
-    pub fn is_suspended(&self, target: &Target) -> Outcome<bool> {
-        self.0.store.with(|state| state.is_suspended(target))
-    }
-
-    /// Refuses a token with a revoked or suspended agent or link, as a decision would.
-    pub fn check_withdrawn(&self, token: &Token) -> Outcome<Result<()>> {
-        self.0.store.with(|state| state.check_withdrawn(token))
-    }
-
     fn append<E: Entry>(&self, now: u64, entry: &E) -> Outcome<u64> {
         let body = entry.to_body().map_err(LogError::Entry)?;
         self.0.append(now, E::KIND, body)
@@ -383,7 +355,7 @@ impl Gate {
 }
 
 /// Index of a commit's last line.
-const fn last<R>(committed: &Committed<R>) -> u64 {
+pub(crate) const fn last<R>(committed: &Committed<R>) -> u64 {
     (committed.first + committed.entries).saturating_sub(1)
 }
 
@@ -407,15 +379,6 @@ impl Inner {
     /// Whether trust in the chain stands.
     pub(crate) fn check_trusted(&self, verified: &Verified) -> Outcome<Result<()>> {
         self.store.with(|state| state.check_withdrawn(verified.chain().token()))
-    }
-
-    /// Tells effects under way that trust in them was withdrawn or paused.
-    fn stop_withdrawn(&self) {
-        for (verified, stop) in self.running().values() {
-            if !matches!(self.check_trusted(verified), Ok(Ok(()))) {
-                stop();
-            }
-        }
     }
 
     pub(crate) fn running(&self) -> MutexGuard<'_, BTreeMap<u64, (Verified, Stop)>> {

@@ -3,6 +3,7 @@
 //!
 //! What an entry means is not known here: its body is one canonical JSON object, in bytes.
 
+mod authority;
 mod error;
 mod folder;
 mod gate;

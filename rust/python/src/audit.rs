@@ -290,9 +290,8 @@ pub(crate) fn raise(py: Python<'_>, error: &LogError) -> PyErr {
         | LogError::BadMac { index, .. }
         | LogError::Rejected { index, .. } => ("ChainBroken", Some(*index)),
         LogError::RolledBack { .. } => ("RolledBack", error.index()),
-        LogError::Unavailable { .. } | LogError::Forked | LogError::Locked { .. } => {
-            ("AuditUnavailable", None)
-        }
+        LogError::Unavailable { .. } | LogError::Forked => ("AuditUnavailable", None),
+        LogError::Locked { .. } => ("GateBusy", None),
         _ => ("AuditError", None),
     };
     let raised = exception(py, class, error);

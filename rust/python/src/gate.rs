@@ -11,8 +11,9 @@ use crate::convert::Clock;
 use crate::decision::{Decision, denied, refuse};
 use crate::fault::{Fault, Result};
 use crate::identity::{AgentId, Identity};
-use crate::message::{Policy, target};
+use crate::message::Policy;
 use crate::permit::Permit;
+use crate::statement::target;
 use crate::token::{Token, read_keys};
 
 /// The native gate: verification, judgement, the log and its state. ``moat.Pep`` and
@@ -125,6 +126,28 @@ impl Gate {
     fn control(&self, py: Python<'_>, statement: &[u8], now: Option<u64>) -> Result<u64> {
         let now = self.clock.second(py, now)?;
         py.detach(|| self.gate.control(statement, now))?.map_err(|error| refuse(py, error))
+    }
+
+    #[pyo3(signature = (proof, *, now=None))]
+    fn register(&self, py: Python<'_>, proof: &[u8], now: Option<u64>) -> Result<u64> {
+        let now = self.clock.second(py, now)?;
+        py.detach(|| self.gate.register(proof, now))?.map_err(|error| refuse(py, error))
+    }
+
+    fn agents(&self) -> Result<Vec<(&'static str, String, Vec<(AgentId, u64)>)>> {
+        let of = |agent: moat_core::registry::Agent| {
+            let keys = agent.keys().iter().map(|(key, since)| (AgentId(*key), *since)).collect();
+            (agent.role().code(), agent.name().to_owned(), keys)
+        };
+        Ok(self.gate.agents()?.into_iter().map(of).collect())
+    }
+
+    fn agent(&self, key: AgentId) -> Result<Option<String>> {
+        Ok(self.gate.agent(&key.0)?)
+    }
+
+    fn named(&self, name: &str) -> Result<Option<AgentId>> {
+        Ok(self.gate.named(name)?.map(AgentId))
     }
 
     fn is_revoked(&self, target: &Bound<'_, PyAny>) -> Result<bool> {

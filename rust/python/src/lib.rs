@@ -11,6 +11,7 @@ mod identity;
 mod message;
 mod permit;
 mod sandbox;
+mod statement;
 mod token;
 
 #[pyo3::pymodule(gil_used = false)]
@@ -31,11 +32,13 @@ mod _native {
     #[pymodule_export]
     use crate::identity::{AgentId, Identity};
     #[pymodule_export]
-    use crate::message::{Control, Message, Policy, Sender};
+    use crate::message::{Message, Policy, Sender};
     #[pymodule_export]
     use crate::permit::Permit;
     #[pymodule_export]
     use crate::sandbox::{Module, SandboxOutcome};
+    #[pymodule_export]
+    use crate::statement::{Control, Registration};
     #[pymodule_export]
     use crate::token::{Link, Token};
 

@@ -1,13 +1,12 @@
-//! Messages, streams, policies and control statements.
+//! Messages, streams and policies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moat_core::control::{self, Statement, Target, Verb};
 use moat_core::key::sha256;
 use moat_core::message::{self, Body};
 use moat_core::pattern::Resource;
-use moat_core::{Error, Reason, policy};
+use moat_core::{Error, policy};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -18,8 +17,6 @@ use crate::token::Token;
 
 /// Seconds that a message lives unless told otherwise.
 const MESSAGE_LIFE: Duration = Duration::from_secs(60);
-/// Seconds that a control statement lives unless told otherwise.
-const CONTROL_LIFE: Duration = Duration::from_secs(300);
 
 /// What a gate enforces beyond the chain of links.
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
@@ -352,51 +349,5 @@ impl Sender {
     #[getter]
     fn stream<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.stream)
-    }
-}
-
-/// An agent, or a link's id.
-pub(crate) fn target(value: &Bound<'_, PyAny>) -> Result<Target> {
-    if let Ok(agent) = value.cast::<AgentId>() {
-        return Ok(Target::Agent(agent.get().0));
-    }
-    Ok(Target::Link(hash(given(value)?, "a link's id")?))
-}
-
-/// A signed statement that revokes, restores, suspends or resumes an agent or one link
-/// (spec/message.md).
-#[pyclass(frozen, module = "moat._native")]
-pub(crate) struct Control;
-
-#[pymethods]
-impl Control {
-    #[staticmethod]
-    #[pyo3(signature = (signer, verb, target, *, gate, expires_in=None, now=None, rng=None))]
-    #[expect(clippy::too_many_arguments, reason = "one for each field of a statement")]
-    fn sign<'py>(
-        py: Python<'py>,
-        signer: &Identity,
-        verb: &str,
-        target: &Bound<'py, PyAny>,
-        gate: AgentId,
-        expires_in: Option<Duration>,
-        now: Option<u64>,
-        rng: Option<&Bound<'py, PyAny>>,
-    ) -> Result<Bound<'py, PyBytes>> {
-        let issued = second(now)?;
-        let life = seconds(expires_in.unwrap_or(CONTROL_LIFE))?;
-        if life > moat_core::limits::CONTROL_SECONDS {
-            return Err(Error::new(Reason::Malformed, "a statement lives at most an hour").into());
-        }
-        let statement = Statement {
-            verb: Verb::parse(verb)?,
-            target: self::target(target)?,
-            gate: gate.0,
-            signer: signer.0.id(),
-            nonce: random(rng)?,
-            issued,
-            expires: issued.saturating_add(life),
-        };
-        Ok(PyBytes::new(py, &control::Control::sign(&signer.0, &statement)?))
     }
 }

@@ -10,6 +10,7 @@ use crate::control::Target;
 use crate::entry::Rules;
 use crate::error::{Error, Reason, Result};
 use crate::key::AgentId;
+use crate::registry;
 
 /// One item of a snapshot (spec/audit.md). Hashes are hex, agents `did:key`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,7 @@ enum Item {
         principal: String,
         expires: u64,
     },
+    Agent(registry::Item),
     Withdrawn {
         /// `revoke` or `suspend`.
         verb: String,
@@ -78,6 +80,7 @@ impl State {
             principal: seen.principal.to_string(),
             expires: seen.expires,
         }));
+        items.extend(self.registry.snapshot().into_iter().map(Item::Agent));
         for (verb, all) in [("revoke", &self.revoked), ("suspend", &self.suspended)] {
             items.extend(all.all().map(|(target, one)| withdrawn(verb, target, one)));
         }
@@ -118,6 +121,7 @@ impl State {
                 };
                 self.links.put(unhex(&id)?, seen);
             }
+            Item::Agent(agent) => self.registry.restore(&agent)?,
             Item::Withdrawn { verb, agent, link, signer, rule, scope } => {
                 let table = match verb.as_str() {
                     "revoke" => &mut self.revoked,

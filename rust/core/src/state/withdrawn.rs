@@ -156,7 +156,7 @@ impl Withdrawals {
                 return refused("this link", at);
             }
             for agent in [&claims.issuer, &claims.holder] {
-                if self.reaches(&subject(agent), &issuers) {
+                if self.reaches(agent, &issuers) || self.reaches(&subject(agent), &issuers) {
                     return refused(&format!("`{agent}`"), at);
                 }
             }

@@ -1,0 +1,96 @@
+//! What is said to a gate besides messages: registrations, and words that withdraw trust, pause
+//! it or take that back.
+
+use moat_core::Result;
+use moat_core::control::Target;
+use moat_core::key::AgentId;
+use moat_core::registration::Role;
+use moat_core::registry::Agent;
+use moat_core::token::Token;
+
+use crate::Entry as Line;
+use crate::gate::{Gate, Inner, Outcome, last};
+
+impl Gate {
+    /// Takes up a control statement; the index of its line.
+    pub fn control(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
+        self.0.store.health.check()?;
+        let guard = self.guard();
+        let control = match guard.verify_control(bytes, now) {
+            Ok(control) => control,
+            Err(error) => return Ok(Err(error)),
+        };
+        let ruled = self.0.store.commit(now, |state, out| {
+            let line = guard.rule_control(&control, state, now);
+            line.map(|(kind, body)| out.push(Line { kind, body }))
+        })?;
+        let index = last(&ruled);
+        self.0.stop_withdrawn();
+        Ok(ruled.value.map(|()| index))
+    }
+
+    /// Whether any standing revocation names the target.
+    pub fn is_revoked(&self, target: &Target) -> Outcome<bool> {
+        self.0.store.with(|state| state.is_revoked(target))
+    }
+
+    /// Whether any standing suspension names the target.
+    pub fn is_suspended(&self, target: &Target) -> Outcome<bool> {
+        self.0.store.with(|state| state.is_suspended(target))
+    }
+
+    /// Refuses a token with a revoked or suspended agent or link, as a decision would.
+    pub fn check_withdrawn(&self, token: &Token) -> Outcome<Result<()>> {
+        self.0.store.with(|state| state.check_withdrawn(token))
+    }
+
+    /// Takes up a registration or a rotation of a key; the index of its line. The new key of a
+    /// root is trusted from then on beside the one it comes after.
+    pub fn register(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
+        self.0.store.health.check()?;
+        let guard = self.guard();
+        let genuine = match guard.verify_registration(bytes, now) {
+            Ok(genuine) => genuine,
+            Err(error) => return Ok(Err(error)),
+        };
+        let ruled = self.0.store.commit(now, |state, out| {
+            let line = guard.rule_registration(&genuine, state, now);
+            line.map(|(kind, body)| out.push(Line { kind, body }))
+        })?;
+        drop(guard);
+        let index = last(&ruled);
+        if ruled.value.is_ok() && genuine.registration().role == Role::Root {
+            self.enforce(|setup| setup, now)?;
+        }
+        Ok(ruled.value.map(|()| index))
+    }
+
+    /// Everybody who is registered, by name.
+    pub fn agents(&self) -> Outcome<Vec<Agent>> {
+        self.0.store.with(|state| state.registry().list().cloned().collect())
+    }
+
+    /// Who has this key now; none for a former key and for one that is not registered.
+    pub fn agent(&self, key: &AgentId) -> Outcome<Option<String>> {
+        self.0.store.with(|state| {
+            let agent = state.registry().agent_of(key).filter(|agent| agent.current() == *key);
+            agent.map(|agent| agent.name().to_owned())
+        })
+    }
+
+    /// The present key of a name.
+    pub fn named(&self, name: &str) -> Outcome<Option<AgentId>> {
+        self.0.store.with(|state| state.registry().current(name))
+    }
+}
+
+impl Inner {
+    /// Tells effects under way that trust in them was withdrawn or paused.
+    pub(crate) fn stop_withdrawn(&self) {
+        for (verified, stop) in self.running().values() {
+            if !matches!(self.check_trusted(verified), Ok(Ok(()))) {
+                stop();
+            }
+        }
+    }
+}

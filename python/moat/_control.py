@@ -104,7 +104,8 @@ class ControlFolder:
 
     def _waiting(self, folder: int) -> list[str]:
         """Name what is to be read now; what is too old to count is removed once a minute."""
-        waiting, now = [], time.time()
+        waiting: list[str] = []
+        now = time.time()
         if tidy := abs(now - self._tidied) >= TIDY:
             self._tidied = now
         with os.scandir(folder) as found:

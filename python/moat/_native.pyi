@@ -35,6 +35,7 @@ __all__ = [
     "Pattern",
     "Permit",
     "Policy",
+    "Registration",
     "Report",
     "SandboxOutcome",
     "Sender",

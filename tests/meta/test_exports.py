@@ -16,9 +16,10 @@ from moat import _native, errors
 
 SURFACE = """
     ANY AgentId AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken Checkpoint
-    ConsistencyProof Control Decision Denial Denied EgressDenied Grant GuestTrap Identity
+    ConsistencyProof Control Decision Denial Denied EgressDenied GateBusy Grant GuestTrap Identity
     InclusionProof InvalidSignature LimitExceeded Limits Link MalformedInput Message
-    MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS Report RolledBack Sandbox
+    MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS Registration Registry
+    Report RolledBack Sandbox
     SandboxError SandboxOutcome Sender Session Token TokenRefused UnknownHandle __version__
     canonicalize errors tool
 """.split()  # noqa: SIM905 - a list that a person reads

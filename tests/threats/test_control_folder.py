@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,12 +44,12 @@ class Place:
         return file
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self.path))
+        return sorted(file.name for file in self.path.iterdir())
 
 
 @pytest.fixture
-def place(world: World, tmp_path: Path) -> Iterator[Place]:
-    yield Place(world, tmp_path / "control")
+def place(world: World, tmp_path: Path) -> Place:
+    return Place(world, tmp_path / "control")
 
 
 def name_of(statement: bytes, kind: str = STATEMENT) -> str:
@@ -94,7 +93,7 @@ def test_a_folder_that_is_a_link_is_not_read(place: Place, tmp_path: Path) -> No
     place.path.symlink_to(real)
     with place.world.growing_by(), pytest.raises((MoatError, OSError)):
         place.look()
-    assert len(os.listdir(real)) == 1
+    assert len(list(real.iterdir())) == 1
 
 
 def test_a_link_in_the_place_of_a_statement(place: Place, tmp_path: Path) -> None:

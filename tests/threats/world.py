@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +56,12 @@ def open_gate(
     clock: Clock | None = None,
     anchor: Path | None = None,
     signer: Key = GATE,
+    roots: Sequence[Key] = (ROOT,),
     **more: Any,
 ) -> Gate:
     """Open (or create) a gate over ``folder`` and arm it with the cast's root and operator."""
     gate = Gate.open(folder, identity(signer), anchor=anchor, clock=clock or Clock(now), **more)
-    gate.arm(policy=Policy.CHAIN_ONLY, roots=[agent(ROOT)], operators=[agent(OPERATOR)])
+    gate.arm(policy=Policy.CHAIN_ONLY, roots=map(agent, roots), operators=[agent(OPERATOR)])
     return gate
 
 

@@ -142,7 +142,8 @@ def test_a_revoked_planner_ends_everything_below_it(moat: Cli, desk: Path) -> No
     asked = ["run", READER, "--token", child, "--arg", "x", "--arg", desk / "a.txt"]
     moat(*asked)
     done = moat.json("revoke", "planner")
-    assert set(done) == {"verb", "target", "by", "entry"}
+    assert set(done) == {"verb", "target", "by", "gates"}
+    assert [(one["name"], one["via"]) for one in done["gates"]] == [("main", "gate")]
     assert done["target"] == {"kind": "agent", "id": moat.did("planner"), "name": "planner"}
     assert moat.error(*asked, code=DEAD)["code"] == "revoked"
     assert moat.json("restore", "planner")["verb"] == "restore"

@@ -59,7 +59,8 @@ def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in commands(cli)} == {
         "init", "identity new", "identity show", "token issue", "token attenuate",
         "token inspect", "token verify", "audit verify", "audit show", "audit prove",
-        "audit check", "audit checkpoint", "revoke", "restore", "run", "demo",
+        "audit check", "audit checkpoint", "revoke", "restore", "suspend", "resume", "run",
+        "agent register", "agent rotate", "agent list", "agent history", "demo",
     }  # fmt: skip
 
 

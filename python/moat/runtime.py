@@ -63,10 +63,14 @@ class Moat:
             operators=config.operators,
             audit=audit,
         )
-        self._watcher = Watcher(ControlFolder(folder / CONTROL), self._said)
+        self._watcher = Watcher(ControlFolder(folder / CONTROL), self.take)
 
-    def _said(self, statement: bytes, kind: str) -> int:
-        """Take up what another process left in the control folder."""
+    def take(self, statement: bytes, kind: str = STATEMENT) -> int:
+        """Take up a control statement, or a registration (``.reg``), signed elsewhere.
+
+        Gives its entry's index; raises ``Denied``. What is left in the folder ``control`` comes
+        in here too.
+        """
         if kind == STATEMENT:
             return self.pep.control(statement)
         return self.registry.take(statement)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import moat
-from moat.cli import audit, demo, failure, identities, revocation, run, state, tokens
+from moat.cli import agents, audit, demo, failure, identities, revocation, run, state, tokens
 from moat.cli.app import report
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def cli() -> None:
 
 
 for command in (
-    state.init, identities.identity, tokens.token, revocation.revoke, revocation.restore,
+    state.init, identities.identity, agents.agent, tokens.token,
+    revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
     run.run, audit.audit, demo.demo,
 ):  # fmt: skip
     cli.add_command(command)

@@ -39,6 +39,7 @@ class App:
     state: Path
     json: bool
     gate: str = "main"
+    gates: tuple[str, ...] = ()
 
     # --- the state folder ---
 
@@ -120,13 +121,25 @@ def dumps(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def common(*, gate: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command ``--json`` and ``--state`` (and ``--gate``), and an ``App`` to start with."""
+def common(
+    *, gate: bool = False, gates: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command ``--json`` and ``--state`` (and ``--gate``), and an ``App`` to start with.
+
+    ``gate`` is for commands that use one gate, ``gates`` for those that speak to several.
+    """
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def run(*, state: Path, as_json: bool, gate: str = "main", **rest: object) -> None:
-            command(App(state, as_json, gate), **rest)
+        def run(
+            *,
+            state: Path,
+            as_json: bool,
+            gate: str = "main",
+            gates: tuple[str, ...] = (),
+            **rest: object,
+        ) -> None:
+            command(App(state, as_json, gate, gates), **rest)
 
         options = [
             click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
@@ -142,6 +155,11 @@ def common(*, gate: bool = False) -> Callable[[Callable[..., None]], Callable[..
         if gate:
             options.append(
                 click.option("--gate", default="main", show_default=True, help="Gate's name.")
+            )
+        if gates:
+            told = "Which gates.  [default: all]"
+            options.append(
+                click.option("--gate", "gates", multiple=True, metavar="NAME", help=told)
             )
         for option in reversed(options):
             run = option(run)

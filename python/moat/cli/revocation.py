@@ -1,25 +1,34 @@
-"""``moat revoke`` and ``moat restore``."""
+"""``moat revoke``, ``restore``, ``suspend`` and ``resume``."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from moat import AgentId, Link, _show
+from moat import AgentId, Control, Link, _show
 from moat.cli.app import App, common, read_token
+from moat.cli.speak import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
 
+    from moat.pep import Verb
+
 _LINK_ID = re.compile(r"[0-9a-f]{64}")
+_DONE: dict[Verb, str] = {
+    "revoke": "revoked",
+    "restore": "restored",
+    "suspend": "suspended",
+    "resume": "resumed",
+}
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    command = common(gate=True)(command)
+    command = common(gates=True)(command)
     by = click.option("--by", default="root", show_default=True, help="Whose key signs.")
     return click.argument("target")(by(command))
 
@@ -31,6 +40,7 @@ def revoke(app: App, target: str, by: str) -> None:
 
     TARGET is an agent (name or did:key), a token (file, `-` or text: its last link), or the 64
     hex digits of a link's id. A root may revoke anything; others what they gave, and themselves.
+    A gate that another process runs hears of it within a second; this waits until it has.
     """
     _state(app, "revoke", target, by)
 
@@ -42,23 +52,38 @@ def restore(app: App, target: str, by: str) -> None:
     _state(app, "restore", target, by)
 
 
-def _state(app: App, verb: str, text: str, by: str) -> None:
+@click.command()
+@_options
+def suspend(app: App, target: str, by: str) -> None:
+    """Pause TARGET and everything that descends from it, until it is resumed.
+
+    TARGET and who may are as in `moat revoke`, but nobody suspends itself.
+    """
+    _state(app, "suspend", target, by)
+
+
+@click.command()
+@_options
+def resume(app: App, target: str, by: str) -> None:
+    """Lift a suspension of TARGET. Its signer may, and a root; an operator where a rule did it."""
+    _state(app, "resume", target, by)
+
+
+def _state(app: App, verb: Verb, text: str, by: str) -> None:
     target, what = _target(app, text)
     signer = app.keys.load(by)
-    with app.moat() as moat:
-        state = moat.pep.revoke if verb == "revoke" else moat.pep.restore
-        entry = state(target, by=signer)
-    document = {
+    about = target.id if isinstance(target, Link) else target
+    answers = say(app, lambda gate: Control.sign(signer, verb, about, gate=gate))
+    document: dict[str, Any] = {
         "verb": verb,
         "target": what,
         "by": {"id": str(signer.id), "name": by},
-        "entry": entry,
+        "gates": answers,
     }
 
     def show(screen: Console) -> None:
-        rows = [("by", by), ("entry", str(entry))]
-        done = {"revoke": "revoked", "restore": "restored"}[verb]
-        screen.print(f"{done} {what['kind']} {what['name'] or what['id']}")
+        screen.print(f"{_DONE[verb]} {what['kind']} {what['name'] or what['id']}")
+        rows = [("by", by), *((f"gate {one['name']}", f"entry {one['entry']}") for one in answers)]
         screen.print(_show.fields(rows, indent=2))
 
     app.emit(document, show)

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use moat_core::audit::Line;
 use moat_core::key::sha256;
+use moat_core::monitor::Rules;
 use moat_core::policy::Policy;
 use moat_core::token::Token;
 use moat_log::{End, Entry, Fold, Gate, Options, Store, Trust, verify};
@@ -59,7 +60,8 @@ struct World {
 impl World {
     fn new(folder: &Path, links: u8) -> Self {
         let gate = Gate::open(&folder.join("log"), &identity(GATE), None, false, NOW).unwrap();
-        gate.arm(Policy::CHAIN_ONLY, vec![identity(0).id()], Vec::new(), NOW).unwrap();
+        gate.arm(Policy::CHAIN_ONLY, vec![identity(0).id()], Vec::new(), Rules::default(), NOW)
+            .unwrap();
         Self { gate, token: chain(links), links, sealed: 0 }
     }
 

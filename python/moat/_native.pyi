@@ -41,6 +41,7 @@ __all__ = [
     "Sender",
     "Token",
     "canonicalize",
+    "check_rules",
     "read_log",
     "verify_log",
 ]
@@ -98,6 +99,9 @@ class Pattern:
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __str__(self) -> str: ...
+
+def check_rules(rules: bytes) -> bytes:
+    """Checks rules of a monitor and gives their canonical JSON."""
 
 def canonicalize(text: str) -> str:
     """Repair a URL or resource into its one canonical spelling, or raise ``MalformedInput``.
@@ -582,9 +586,17 @@ class Gate:
         outside the folder; None keeps no anchor. ``clock`` gives Unix seconds wherever ``now``
         is left out, also when a permit of this gate is opened and closed."""
     def arm(
-        self, *, policy: Policy, roots: Iterable[AgentId], operators: Iterable[AgentId]
+        self,
+        *,
+        policy: Policy,
+        roots: Iterable[AgentId],
+        operators: Iterable[AgentId],
+        rules: bytes | None = None,
+        on_alert: Callable[[str, AgentId, str, int, str, int], object] | None = None,
     ) -> None:
-        """Set what is enforced; without it no root is trusted. Changing it is logged."""
+        """Set what is enforced; without it no root is trusted. Changing it is logged. ``rules``
+        is the JSON of a monitor's rules (spec/monitor.md); ``on_alert(rule, agent, then, count,
+        detail, entry)`` is called after the decision is on the disk, and must not wait."""
     @property
     def id(self) -> AgentId: ...
     @property

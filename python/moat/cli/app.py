@@ -157,7 +157,7 @@ def common(
                 click.option("--gate", default="main", show_default=True, help="Gate's name.")
             )
         if gates:
-            told = "Which gates.  [default: all]"
+            told = "Which gates; all if left out."
             options.append(
                 click.option("--gate", "gates", multiple=True, metavar="NAME", help=told)
             )

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Reason, Result};
+use crate::monitor::{Rule, Then};
 
 /// Something a line can say.
 pub trait Entry: Serialize + DeserializeOwned {
@@ -52,6 +53,9 @@ entries! {
         roots: Vec<String>,
         /// Keys that may revoke anything, sorted.
         operators: Vec<String>,
+        /// Rules of the monitor.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        monitor: Vec<Rule>,
     }
 
     /// A link, the first time the gate sees it.
@@ -181,6 +185,22 @@ entries! {
         since: u64,
         /// How often, by reason.
         counts: std::collections::BTreeMap<String, u64>,
+    }
+
+    /// A rule of the monitor was met by the decision before it.
+    Alerted = "alert" {
+        /// The rule's name.
+        rule: String,
+        /// Whom it is about.
+        agent: String,
+        /// `alert`, `throttle` or `suspend`.
+        then: Then,
+        /// Decisions or cost with this one, or steps of a sequence.
+        count: u64,
+        /// The condition, in a sentence.
+        detail: String,
+        /// Id of the message.
+        message: String,
     }
 
     /// Decisions whose permits died unopened.

@@ -8,11 +8,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::caveat::{Limits, Request};
 use crate::control::{Control, Target};
-use crate::entry::{ControlSeen, Decision, Entry, LinkSeen, Registered, Rules};
+use crate::entry::{Alerted, ControlSeen, Decision, Entry, LinkSeen, Registered, Rules};
 use crate::error::{Error, Reason, Result, Stage};
 use crate::key::{AgentId, Hash256, Verifier, sha256};
 use crate::limits;
 use crate::message::Message;
+use crate::monitor::{self, Alert};
 use crate::policy::{Judge, Policy};
 use crate::registration::{self, Proof};
 use crate::state::{Slot, State};
@@ -33,6 +34,8 @@ pub struct Setup {
     pub operators: Vec<AgentId>,
     /// What is enforced beyond the chain.
     pub policy: Policy,
+    /// What is watched.
+    pub monitor: monitor::Rules,
 }
 
 impl Setup {
@@ -49,6 +52,7 @@ impl Setup {
             policy: self.policy.text().to_owned(),
             roots: texts(&self.roots),
             operators: texts(&self.operators),
+            monitor: self.monitor.as_slice().to_vec(),
         }
     }
 }
@@ -61,6 +65,8 @@ pub struct Chain {
     holder: AgentId,
     holder_text: String,
     key: Verifier,
+    /// Every link's holder, the first link's first.
+    holders: Vec<AgentId>,
     principal: AgentId,
     narrowing: Result<()>,
     limits: Limits,
@@ -120,8 +126,9 @@ pub type Line = (&'static str, Vec<u8>);
 pub enum Ruling {
     /// A refusal that leaves no line of its own.
     Counted(Error),
-    /// An answer, and the lines that must be durable before it is given.
-    Logged(Vec<Line>, Result<()>),
+    /// An answer, the lines that must be durable before it is given, and what the monitor has
+    /// to tell about it, which is among the lines.
+    Logged(Vec<Line>, Result<()>, Vec<Alert>),
 }
 
 /// Verification and judgement under one setup.
@@ -175,11 +182,13 @@ impl Guard {
         let key = holder.verifier()?;
         message.verify(&holder, &key)?;
         token.authenticate(&self.setup.roots)?;
-        let principal = token.links().first().map_or(holder, |link| link.claims().holder);
+        let holders: Vec<_> = token.links().iter().map(|link| link.claims().holder).collect();
+        let principal = holders.first().copied().unwrap_or(holder);
         let chain = Arc::new(Chain {
             holder,
             holder_text: holder.to_string(),
             key,
+            holders,
             principal,
             narrowing: (self.narrowing)(&token),
             limits: token.limits(),
@@ -227,13 +236,16 @@ impl Guard {
     }
 
     fn answer(&self, verified: &Verified, state: &State) -> Ruling {
-        let token = &verified.chain.token;
+        let (chain, body) = (&verified.chain, verified.message.body());
         let verdict = state
-            .check_withdrawn(token)
+            .check_withdrawn(&chain.token)
             .and_then(|()| self.check_policy(&verified.message))
             .and_then(|()| verified.capability.clone());
-        match lines(verified, state, &self.setup.gate, &verdict) {
-            Ok(lines) => Ruling::Logged(lines, verdict),
+        let request = (body.action.as_str(), &body.resource);
+        let (watched, alerts) = state.check_monitor(&chain.holders, request, verdict.is_ok());
+        let verdict = verdict.and(watched);
+        match lines(verified, state, &self.setup.gate, &verdict, &alerts) {
+            Ok(lines) => Ruling::Logged(lines, verdict, alerts),
             Err(error) => Ruling::Counted(error),
         }
     }
@@ -318,12 +330,13 @@ pub fn effective(state: &State, now: u64) -> Result<u64> {
     Ok(now.max(state.time()))
 }
 
-/// The links that the log does not have yet, root's first, and the decision.
+/// The links that the log does not have yet, root's first, the decision, and what is to be told.
 fn lines(
     verified: &Verified,
     state: &State,
     gate: &AgentId,
     verdict: &Result<()>,
+    alerts: &[Alert],
 ) -> Result<Vec<Line>> {
     let chain = &verified.chain;
     let mut lines = Vec::with_capacity(1);
@@ -334,6 +347,17 @@ fn lines(
         }
     }
     lines.push((Decision::KIND, decision(verified, gate, verdict)?.to_body()?));
+    for alert in alerts {
+        let entry = Alerted {
+            rule: alert.rule.clone(),
+            agent: alert.agent.to_string(),
+            then: alert.then,
+            count: alert.count,
+            detail: alert.detail.clone(),
+            message: hex::encode(verified.message.id()),
+        };
+        lines.push((Alerted::KIND, entry.to_body()?));
+    }
     Ok(lines)
 }
 

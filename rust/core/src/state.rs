@@ -2,18 +2,21 @@
 //! which effects are open. It changes by [`State::apply`], one line at a time, so that reading
 //! the log again gives the same state; [`State::advance`] only drops what is stale.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
-    ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Registered, Rules, Summary, Unused,
+    Alerted, ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Registered, Rules,
+    Summary, Unused,
 };
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
 use crate::limits;
+use crate::monitor::{Alert, Event, Monitor, Rules as MonitorRules, Subject, Then, Verdict};
+use crate::pattern::Resource;
 use crate::registration::Registration;
 use crate::registry::Registry;
 use crate::token::{Link, Token};
@@ -38,8 +41,9 @@ pub struct State {
     links: Links,
     registry: Registry,
     nonces: BTreeSet<(u64, String)>,
-    /// Decisions without an outcome, and the agents on whose account each one counts.
-    pending: BTreeMap<u64, Vec<AgentId>>,
+    /// Decisions without an outcome.
+    pending: BTreeSet<u64>,
+    monitor: Monitor,
     rules: Option<Rules>,
     /// After a restored copy was accepted: what was signed up to here may be in the lost lines.
     lost: Option<u64>,
@@ -55,7 +59,8 @@ impl Default for State {
             links: Links::default(),
             registry: Registry::default(),
             nonces: BTreeSet::new(),
-            pending: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            monitor: Monitor::default(),
             rules: None,
             lost: None,
         }
@@ -71,7 +76,7 @@ impl State {
 
     /// Decisions that allowed an effect whose outcome is not known.
     pub fn pending(&self) -> impl Iterator<Item = u64> {
-        self.pending.keys().copied()
+        self.pending.iter().copied()
     }
 
     /// What the last `rules` line says is enforced.
@@ -151,6 +156,36 @@ impl State {
         self.streams.check(at)
     }
 
+    /// What the monitor says to a request that is otherwise allowed or not, and what to log then.
+    /// `holders` are those of its chain, the first link's first.
+    pub fn check_monitor(
+        &self,
+        holders: &[AgentId],
+        (action, resource): (&str, &Resource),
+        allowed: bool,
+    ) -> (Result<()>, Vec<Alert>) {
+        if self.monitor.rules().is_empty() {
+            return (Ok(()), Vec::new());
+        }
+        let matched = self.monitor.matching(action, resource);
+        let subjects = self.subjects(holders.iter());
+        let event = Event { subjects: &subjects, matched: &matched, time: self.time };
+        self.monitor.check(&event, allowed)
+    }
+
+    /// On whose account a decision counts: every holder once, under the key that it is known by.
+    fn subjects<'a>(&self, holders: impl Iterator<Item = &'a AgentId>) -> Vec<Subject> {
+        let mut subjects: Vec<Subject> = Vec::with_capacity(limits::CHAIN_LINKS);
+        for holder in holders {
+            let agent = self.registry.subject(holder);
+            if subjects.iter().all(|subject| subject.agent != agent) {
+                let registered = self.registry.agent_of(holder).is_some();
+                subjects.push(Subject { agent, lasting: registered || subjects.is_empty() });
+            }
+        }
+        subjects
+    }
+
     /// The scope in which the signer may say this, or why not.
     pub fn standing(
         &self,
@@ -218,11 +253,9 @@ impl State {
             Decision::KIND => self.decided(index, &Decision::from_body(body)?),
             LinkSeen::KIND => self.saw(&LinkSeen::from_body(body)?),
             Outcome::KIND => self.ended(&Outcome::from_body(body)?),
+            Alerted::KIND => self.alerted(&Alerted::from_body(body)?),
             ControlSeen::KIND => self.controlled(&ControlSeen::from_body(body)?),
-            Rules::KIND => {
-                self.rules = Some(Rules::from_body(body)?);
-                Ok(())
-            }
+            Rules::KIND => self.ruled(Rules::from_body(body)?),
             Registered::KIND => {
                 let registration = Registered::from_body(body)?.registration()?;
                 self.registry.apply(&registration, time)
@@ -264,11 +297,15 @@ impl State {
         while self.nonces.first().is_some_and(|(expires, _)| *expires <= time) {
             self.nonces.pop_first();
         }
-        while let Some((link, _holder)) = self.links.forget(time) {
+        self.monitor.advance(time);
+        while let Some((link, last_of)) = self.links.forget(time) {
             // A chain with this link is dead, whatever was said about it.
             let dead = Target::Link(link);
             self.revoked.forget(&dead);
             self.suspended.forget(&dead);
+            if let Some(holder) = last_of.filter(|it| self.registry.agent_of(it).is_none()) {
+                self.monitor.forget(&holder);
+            }
         }
     }
 
@@ -287,9 +324,9 @@ impl State {
         };
         self.streams.take(&slot)?;
         if decision.allow {
-            self.pending.insert(index, Vec::new());
+            self.pending.insert(index);
         }
-        Ok(())
+        self.counted(index, decision, &token)
     }
 
     fn saw(&mut self, entry: &LinkSeen) -> Result<()> {
@@ -301,16 +338,47 @@ impl State {
         self.links.add(link.id(), &link)
     }
 
-    fn ended(&mut self, outcome: &Outcome) -> Result<()> {
-        match self.pending.remove(&outcome.decision) {
-            Some(_) => Ok(()),
-            None => Err(Error::malformed("an outcome without an open decision")),
+    fn counted(&mut self, index: u64, decision: &Decision, token: &Hash256) -> Result<()> {
+        if self.monitor.rules().is_empty() {
+            return Ok(());
         }
+        let resource = Resource::parse(&decision.resource)?;
+        let matched = self.monitor.matching(&decision.action, &resource);
+        let mut holders: Vec<_> = self.links.chain(token).map(|seen| &seen.holder).collect();
+        holders.reverse();
+        let subjects = self.subjects(holders.into_iter());
+        let event = Event { subjects: &subjects, matched: &matched, time: self.time };
+        self.monitor.count(&event, Verdict::of(decision.reason.as_deref()), index);
+        Ok(())
+    }
+
+    fn alerted(&mut self, alert: &Alerted) -> Result<()> {
+        if alert.then == Then::Suspend {
+            let agent = AgentId::parse_text(&alert.agent)?;
+            let by = Author::Rule(alert.rule.clone());
+            self.suspended.add(self.person(&Target::Agent(agent)), by, Scope::Gate);
+        }
+        Ok(())
+    }
+
+    fn ruled(&mut self, rules: Rules) -> Result<()> {
+        self.monitor.set_rules(MonitorRules::new(rules.monitor.clone())?);
+        self.rules = Some(rules);
+        Ok(())
+    }
+
+    fn ended(&mut self, outcome: &Outcome) -> Result<()> {
+        if !self.pending.remove(&outcome.decision) {
+            return Err(Error::malformed("an outcome without an open decision"));
+        }
+        self.monitor.spent(outcome.decision, outcome.fuel, self.time);
+        Ok(())
     }
 
     fn settle(&mut self, decisions: &[u64]) {
         for decision in decisions {
             self.pending.remove(decision);
+            self.monitor.spent(*decision, None, self.time);
         }
     }
 
@@ -326,7 +394,13 @@ impl State {
                 self.suspended.add(self.person(&target), Author::Agent(signer), scope);
             }
             Verb::Restore => self.revoked.lift(&target, &signer, scope),
-            Verb::Resume => self.suspended.lift(&self.person(&target), &signer, scope),
+            Verb::Resume => {
+                let person = self.person(&target);
+                self.suspended.lift(&person, &signer, scope);
+                if let (Target::Agent(agent), false) = (person, self.suspended.names(&person)) {
+                    self.monitor.reset(&agent);
+                }
+            }
         }
         Ok(())
     }

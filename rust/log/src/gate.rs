@@ -9,6 +9,7 @@ use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
 use moat_core::entry::{Entry, Recovered, Summary, Unused};
 use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
+use moat_core::monitor::{Alert, Rules, Then};
 use moat_core::policy::Policy;
 use moat_core::state::State;
 use moat_core::{Error, Reason, Result};
@@ -54,11 +55,13 @@ pub struct Decision {
     pub verified: Option<Verified>,
     /// Leave to act; only with a yes.
     pub permit: Option<Permit>,
+    /// What the monitor tells about it; each is a line of the log.
+    pub alerts: Vec<Alert>,
 }
 
 impl Decision {
     fn refused(error: Error) -> Self {
-        Self { entry: None, error: Some(error), verified: None, permit: None }
+        Self { entry: None, error: Some(error), verified: None, permit: None, alerts: Vec::new() }
     }
 }
 
@@ -88,7 +91,17 @@ pub struct Gate(pub(crate) Arc<Inner>);
 /// One message on its way through a batch.
 enum Step {
     Done(Decision),
-    Waiting(Pending<(Result<()>, u64)>, Verified),
+    Waiting(Pending<Judged>, Verified),
+}
+
+/// What was decided and is not on the disk yet.
+struct Judged {
+    verdict: Result<()>,
+    /// The second that counts.
+    at: u64,
+    /// Lines before the decision's.
+    before: u64,
+    alerts: Vec<Alert>,
 }
 
 impl Gate {
@@ -115,6 +128,7 @@ impl Gate {
             roots: Vec::new(),
             operators: Vec::new(),
             policy: Policy::CHAIN_ONLY,
+            monitor: Rules::default(),
         };
         let inner = Inner {
             id: signer.id(),
@@ -139,10 +153,11 @@ impl Gate {
         policy: Policy,
         roots: Vec<AgentId>,
         operators: Vec<AgentId>,
+        monitor: Rules,
         now: u64,
     ) -> Outcome<()> {
         self.0.store.health.check()?;
-        self.enforce(|_| Setup { gate: self.0.id, roots, operators, policy }, now)
+        self.enforce(|_| Setup { gate: self.0.id, roots, operators, policy, monitor }, now)
     }
 
     /// Changes what is enforced; keys that came after a trusted root's are trusted as it is.
@@ -233,17 +248,20 @@ impl Gate {
             Err(error) => return Step::Done(self.count(error, None, now)),
         };
         let mut counted = None;
-        let queued =
-            self.0.store.commit_nowait(now, |state, out| match guard.rule(&verified, state, now) {
+        let queued = self.0.store.commit_nowait(now, |state, out| {
+            let at = state.time();
+            match guard.rule(&verified, state, now) {
                 Ruling::Counted(error) => {
                     counted = Some(error.clone());
-                    (Err(error), state.time())
+                    Judged { verdict: Err(error), at, before: 0, alerts: Vec::new() }
                 }
-                Ruling::Logged(lines, verdict) => {
+                Ruling::Logged(lines, verdict, alerts) => {
+                    let before = lines.len() - alerts.len() - 1;
                     out.extend(lines.into_iter().map(|(kind, body)| Line { kind, body }));
-                    (verdict, state.time())
+                    Judged { verdict, at, before: before as u64, alerts }
                 }
-            });
+            }
+        });
         match (queued, counted) {
             (Err(error), _) => Step::Done(Decision::refused(unavailable(&error))),
             (Ok(_), Some(error)) => Step::Done(self.count(error, Some(verified), now)),
@@ -261,12 +279,21 @@ impl Gate {
             Ok(committed) => committed,
             Err(error) => return Decision::refused(unavailable(&error)),
         };
-        let (entry, (verdict, made)) = (last(&committed), committed.value);
+        let Judged { verdict, at, before, alerts } = committed.value;
+        let entry = committed.first + before;
+        if alerts.iter().any(|alert| alert.then == Then::Suspend) {
+            self.0.stop_withdrawn();
+        }
         // INVARIANT: a permit is made here and nowhere else, after the sync of its line.
-        let permit = verdict
-            .is_ok()
-            .then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, made));
-        Decision { entry: Some(entry), error: verdict.err(), verified: Some(verified), permit }
+        let permit =
+            verdict.is_ok().then(|| Permit::new(Arc::clone(&self.0), verified.clone(), entry, at));
+        Decision {
+            entry: Some(entry),
+            error: verdict.err(),
+            verified: Some(verified),
+            permit,
+            alerts,
+        }
     }
 
     /// Counts a refusal that leaves no line; once a minute the counts are a line.
@@ -281,7 +308,7 @@ impl Gate {
         };
         // A summary that cannot be written poisons the log; this answer is a refusal anyway.
         let _denied_either_way = if due { self.summarise(now) } else { Ok(()) };
-        Decision { entry: None, error: Some(error), verified, permit: None }
+        Decision { verified, ..Decision::refused(error) }
     }
 
     fn summarise(&self, now: u64) -> Outcome<()> {

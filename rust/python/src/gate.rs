@@ -1,7 +1,9 @@
 //! The gate over one log directory.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use moat_core::monitor::Rules;
 use moat_log::AnchorState;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -16,12 +18,39 @@ use crate::permit::Permit;
 use crate::statement::target;
 use crate::token::{Token, read_keys};
 
+impl Gate {
+    /// Tells what the monitor has to tell. Whoever listens cannot change the answer.
+    fn tell(&self, py: Python<'_>, decision: &moat_log::Decision) {
+        let (Some(entry), false) = (decision.entry, decision.alerts.is_empty()) else { return };
+        let listener = {
+            let listener = self.on_alert.lock().unwrap_or_else(PoisonError::into_inner);
+            listener.as_ref().map(|listener| listener.clone_ref(py))
+        };
+        let Some(listener) = listener else { return };
+        for alert in &decision.alerts {
+            let (agent, then) = (AgentId(alert.agent), alert.then.code());
+            let told = (alert.rule.as_str(), agent, then, alert.count, &alert.detail, entry);
+            if let Err(error) = listener.call1(py, told) {
+                error.write_unraisable(py, Some(listener.bind(py)));
+            }
+        }
+    }
+}
+
+/// Checks rules of a monitor and gives their canonical JSON.
+#[pyfunction]
+pub(crate) fn check_rules<'py>(py: Python<'py>, rules: &[u8]) -> Result<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(py, &Rules::from_json(rules)?.to_json()?))
+}
+
 /// The native gate: verification, judgement, the log and its state. ``moat.Pep`` and
 /// ``moat.AuditLog`` are its two faces.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Gate {
     gate: moat_log::Gate,
     clock: Clock,
+    /// Who is told what the monitor has to tell.
+    on_alert: Mutex<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
@@ -42,20 +71,24 @@ impl Gate {
         let gate = py.detach(|| {
             moat_log::Gate::open(&path, &signer.0, anchor.as_deref(), accept_restored, now)
         })?;
-        Ok(Self { gate, clock })
+        Ok(Self { gate, clock, on_alert: Mutex::new(None) })
     }
 
-    #[pyo3(signature = (*, policy, roots, operators))]
+    #[pyo3(signature = (*, policy, roots, operators, rules=None, on_alert=None))]
     fn arm(
         &self,
         py: Python<'_>,
         policy: Policy,
         roots: &Bound<'_, PyAny>,
         operators: &Bound<'_, PyAny>,
+        rules: Option<&[u8]>,
+        on_alert: Option<Py<PyAny>>,
     ) -> Result<()> {
         let (roots, operators) = (read_keys(roots)?, read_keys(operators)?);
+        let rules = Rules::from_json(rules.unwrap_or(b"[]"))?;
         let now = self.clock.second(py, None)?;
-        Ok(py.detach(|| self.gate.arm(policy.0, roots, operators, now))?)
+        *self.on_alert.lock().unwrap_or_else(PoisonError::into_inner) = on_alert;
+        Ok(py.detach(|| self.gate.arm(policy.0, roots, operators, rules, now))?)
     }
 
     #[getter]
@@ -94,6 +127,7 @@ impl Gate {
     fn decide(&self, py: Python<'_>, wire: &[u8], now: Option<u64>) -> Result<Decision> {
         let now = self.clock.second(py, now)?;
         let decision = py.detach(|| self.gate.decide(wire, now));
+        self.tell(py, &decision);
         Ok(Decision::new(py, decision, &self.clock)?)
     }
 
@@ -118,6 +152,7 @@ impl Gate {
         let wires = wires.collect::<PyResult<Vec<_>>>()?;
         let bytes: Vec<_> = wires.iter().map(|wire| wire.as_bytes()).collect();
         let decisions = py.detach(|| self.gate.decide_many(&bytes, now));
+        decisions.iter().for_each(|decision| self.tell(py, decision));
         let made = decisions.into_iter().map(|decision| Decision::new(py, decision, &self.clock));
         Ok(made.collect::<PyResult<_>>()?)
     }

@@ -28,7 +28,7 @@ mod _native {
     #[pymodule_export]
     use crate::decision::Decision;
     #[pymodule_export]
-    use crate::gate::Gate;
+    use crate::gate::{Gate, check_rules};
     #[pymodule_export]
     use crate::identity::{AgentId, Identity};
     #[pymodule_export]

@@ -80,6 +80,7 @@ fn guard() -> Guard {
         roots: vec![who(0).id()],
         operators: Vec::new(),
         policy: Policy::CHAIN_ONLY,
+        monitor: monitor::Rules::default(),
     };
     Guard::new(setup)
 }
@@ -92,7 +93,7 @@ fn blind() -> Guard {
 fn rule(guard: &Guard, wire: &[u8]) -> Result<()> {
     let verified = guard.verify(wire, NOW)?;
     match guard.rule(&verified, &State::default(), NOW) {
-        Ruling::Logged(_, verdict) => verdict,
+        Ruling::Logged(_, verdict, _) => verdict,
         Ruling::Counted(error) => Err(error),
     }
 }

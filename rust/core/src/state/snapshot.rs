@@ -10,7 +10,10 @@ use crate::control::Target;
 use crate::entry::Rules;
 use crate::error::{Error, Reason, Result};
 use crate::key::AgentId;
-use crate::registry;
+use crate::{monitor, registry};
+
+/// Indices in one item.
+const PENDING: usize = 2_000;
 
 /// One item of a snapshot (spec/audit.md). Hashes are hex, agents `did:key`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,11 +62,13 @@ enum Item {
         expires: u64,
         principal: String,
     },
-    /// A decision whose outcome is not known, and on whose account it counts.
-    Open {
-        decision: u64,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        agents: Vec<String>,
+    /// Decisions whose outcome is not known.
+    Pending {
+        decisions: Vec<u64>,
+    },
+    /// What the monitor remembers.
+    Monitor {
+        of: monitor::Item,
     },
 }
 
@@ -97,10 +102,10 @@ impl State {
             expires: at.expires,
             principal: at.principal.to_string(),
         }));
-        items.extend(self.pending.iter().map(|(decision, agents)| Item::Open {
-            decision: *decision,
-            agents: agents.iter().map(ToString::to_string).collect(),
-        }));
+        let pending: Vec<_> = self.pending.iter().copied().collect();
+        let some = |some: &[u64]| Item::Pending { decisions: some.to_vec() };
+        items.extend(pending.chunks(PENDING).map(some));
+        items.extend(self.monitor.snapshot().into_iter().map(|of| Item::Monitor { of }));
         items.iter().map(write).collect()
     }
 
@@ -109,8 +114,11 @@ impl State {
         let item: Item = serde_json::from_slice(item)
             .map_err(|error| Error::malformed(format!("a snapshot does not read: {error}")))?;
         match item {
-            Item::Time { time, lost } => (self.time, self.lost) = (time, lost),
-            Item::Rules(rules) => self.rules = Some(rules),
+            Item::Time { time, lost } => {
+                (self.time, self.lost) = (time, lost);
+                self.monitor.advance(time);
+            }
+            Item::Rules(rules) => self.ruled(rules)?,
             Item::Link { id, parent, issuer, holder, principal, expires } => {
                 let seen = Seen {
                     parent: parent.as_deref().map(unhex).transpose()?,
@@ -145,10 +153,8 @@ impl State {
                 let at = Stream::restore(newest, &used, expires, agent_of(&principal)?)?;
                 self.streams.put(&holder, unhex(&stream)?, at);
             }
-            Item::Open { decision, agents } => {
-                let agents = agents.iter().map(|agent| agent_of(agent)).collect::<Result<_>>()?;
-                self.pending.insert(decision, agents);
-            }
+            Item::Pending { decisions } => self.pending.extend(decisions),
+            Item::Monitor { of } => self.monitor.restore(&of)?,
         }
         Ok(())
     }

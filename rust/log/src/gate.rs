@@ -17,7 +17,9 @@ use moat_core::{Error, Reason, Result};
 
 use crate::parallel;
 use crate::permit::Permit;
-use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Store};
+use crate::{
+    Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, SEGMENT_BYTES, Store,
+};
 
 impl Fold for State {
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
@@ -105,6 +107,7 @@ impl Gate {
             anchor: anchor.map(Path::to_owned),
             now,
             accept_restored,
+            segment_bytes: SEGMENT_BYTES,
         };
         let store = Store::open(options, State::default())?;
         let pending: Vec<_> = store.with(|state| state.pending().iter().copied().collect())?;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use moat_core::audit::{MacKey, OPEN, RESTORED, TORN};
 use moat_core::key::{Identity, sha256};
 
+use crate::claim::{Claim, settle};
 use crate::folder::Folder;
 use crate::notary::{Anchor, CHECKPOINT, Mark, Notary, read_checkpoint};
-use crate::claim::{Claim, settle};
 use crate::prove::rebuild_tiles;
 use crate::read::Places;
 use crate::rotate::{Current, Due, Files};

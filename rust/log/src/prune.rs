@@ -79,8 +79,7 @@ impl<F: Fold> Store<F> {
         let log = self.notary.gate().id();
         let newest = Start::newest(segments, &log, Some(&self.key))?;
         let most = segments.holding(before).unwrap_or(0).min(newest.at);
-        let mut starts =
-            (1..=most).rev().map(|at| Start::at(segments, at, &log, Some(&self.key)));
+        let mut starts = (1..=most).rev().map(|at| Start::at(segments, at, &log, Some(&self.key)));
         match starts.find_map(Result::ok) {
             Some(start) => Ok(start),
             None => Start::at(segments, 0, &log, Some(&self.key)),
@@ -92,8 +91,7 @@ impl<F: Fold> Store<F> {
     fn keep_tiles(&self, segments: &Segments<'_>, kept: &Start) -> Result<(), LogError> {
         let start = Start::at(segments, 0, &self.notary.gate().id(), Some(&self.key))?;
         let (size, root) = (kept.chain.size(), self.notary.root());
-        let growing =
-            replay_tiles(segments, start, (size, &self.key), |tile| tile.keep(root))?;
+        let growing = replay_tiles(segments, start, (size, &self.key), |tile| tile.keep(root))?;
         if growing.hashes() == kept.growing.hashes() {
             return Ok(());
         }

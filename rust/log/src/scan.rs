@@ -65,6 +65,12 @@ impl Lines {
         Ok(self.buffer.get(start..start + size))
     }
 
+    /// Does the next line name this leaf as the one before it? Nothing when there is no line.
+    pub(crate) fn next_follows(&mut self, leaf: &Hash256) -> Option<bool> {
+        let line = self.peek().ok().flatten().and_then(|bytes| Line::parse(bytes).ok());
+        line.map(|line| line.follows(leaf))
+    }
+
     /// The next line, without going past it.
     fn peek(&mut self) -> Result<Option<&[u8]>, LogError> {
         let Some(size) = self.find()? else { return Ok(None) };
@@ -233,14 +239,11 @@ impl<'s> Replay<'s> {
     /// Does the line after the one that was just read, in this segment or the next, name this
     /// leaf?
     fn is_next_after(&mut self, leaf: &Hash256) -> bool {
-        let follows = |lines: &mut Lines| {
-            let line = lines.peek().ok().flatten().and_then(|bytes| Line::parse(bytes).ok());
-            line.map(|line| line.follows(leaf))
-        };
-        if let Some(found) = self.lines.as_mut().and_then(follows) {
+        if let Some(found) = self.lines.as_mut().and_then(|lines| lines.next_follows(leaf)) {
             return found;
         }
         let next = self.segments.open(self.at + 1).ok().flatten();
-        next.and_then(|(span, file)| follows(&mut Lines::new(file, span))).unwrap_or(false)
+        let follows = |(span, file)| Lines::new(file, span).next_follows(leaf);
+        next.and_then(follows).unwrap_or(false)
     }
 }

@@ -188,12 +188,7 @@ fn span(folder: &Folder, first: u64) -> Result<Option<Span>, LogError> {
 }
 
 /// Reads a line that has to be the gate's own; `index` is the one that belongs here.
-fn own<'a>(
-    bytes: &'a [u8],
-    index: u64,
-    place: Place,
-    key: &MacKey,
-) -> Result<Line<'a>, LogError> {
+fn own<'a>(bytes: &'a [u8], index: u64, place: Place, key: &MacKey) -> Result<Line<'a>, LogError> {
     let line = Line::parse(bytes).map_err(|why| place.broken(index, why))?;
     line.leaf_with(key).map_err(|_| place.forged(index))?;
     Ok(line)

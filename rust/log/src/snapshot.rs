@@ -6,11 +6,11 @@ use moat_core::audit::{Chain, Line, MacKey, PRUNED, SNAPSHOT, SnapshotPart};
 use moat_core::key::{AgentId, Hash256};
 use moat_core::{Error, Reason};
 
+use crate::LogError;
 use crate::scan::Lines;
 use crate::segments::{Place, Segments};
 use crate::store::Fold;
 use crate::tiles::Growing;
-use crate::LogError;
 
 /// A segment that reading can start with, and all that the lines before it add up to.
 #[derive(Debug)]
@@ -81,17 +81,36 @@ impl Start {
         }
         let mut lines = Lines::new(file, span);
         let mut parts = Parts { first: span.first, ..Parts::default() };
+        let mut before = lines.place();
         while !parts.is_complete() {
             let (place, index) = (lines.place(), span.first + parts.count);
             let bytes = lines.next()?.ok_or_else(|| place.broken(index, incomplete()))?;
-            parts.add(bytes, key).map_err(|why| match why.reason {
+            let Err(why) = parts.add(bytes, key) else {
+                before = place;
+                continue;
+            };
+            let leaf = Line::parse(bytes).ok().map(|line| line.leaf());
+            return Err(match why.reason {
                 Reason::BadSignature => place.forged(index),
+                // As when lines are replayed: if the next line vouches for this one, it is the
+                // one before that was changed.
+                Reason::BrokenChain
+                    if parts.is_cut_off
+                        && leaf.is_some_and(|l| lines.next_follows(&l) == Some(true)) =>
+                {
+                    before.broken(index - 1, why)
+                }
                 _ => place.broken(index, why),
-            })?;
+            });
         }
-        parts.start(at, log, lines.place().offset).map_err(|why| {
-            Place { segment: span.first, offset: 0 }.broken(span.first, why)
-        })
+        let end = lines.place().offset;
+        if key.is_none() && !parts.is_vouched_for(&mut lines)? {
+            let why = "the next line has another hash of it";
+            let why = Error::new(Reason::BrokenChain, why);
+            return Err(before.broken(span.first + parts.count - 1, why));
+        }
+        let start = Place { segment: span.first, offset: 0 };
+        parts.start(at, log, end).map_err(|why| start.broken(span.first, why))
     }
 
     /// The beginning of every log.
@@ -113,6 +132,8 @@ struct Parts {
     pruned: u64,
     tree: Vec<Vec<Hash256>>,
     items: Vec<Vec<u8>>,
+    /// Does the line that was refused not follow the one before it?
+    is_cut_off: bool,
 }
 
 impl Parts {
@@ -123,8 +144,11 @@ impl Parts {
     fn add(&mut self, bytes: &[u8], key: Option<&MacKey>) -> Result<(), Error> {
         let line = Line::parse(bytes)?;
         let leaf = key.map_or_else(|| Ok(line.leaf()), |key| line.leaf_with(key))?;
-        if line.index != self.first + self.count || self.leaf.is_some_and(|l| !line.follows(&l)) {
-            return Err(Error::new(Reason::BrokenChain, "another line stands in its place"));
+        let fits = line.index == self.first + self.count;
+        self.is_cut_off = fits && key.is_none() && self.leaf.is_some_and(|l| !line.follows(&l));
+        if !fits || self.leaf.is_some_and(|l| !line.follows(&l)) {
+            let why = "the line and the one before it do not belong together";
+            return Err(Error::new(Reason::BrokenChain, why));
         }
         if line.kind != SNAPSHOT {
             return Err(incomplete());
@@ -141,6 +165,17 @@ impl Parts {
         self.leaf = Some(leaf);
         self.count += 1;
         Ok(())
+    }
+
+    /// Without a key: false when the line after the last part follows something else, and is
+    /// itself what the line after it follows.
+    fn is_vouched_for(&self, lines: &mut Lines) -> Result<bool, LogError> {
+        let Some(last) = self.leaf else { return Ok(false) };
+        if lines.next_follows(&last) != Some(false) {
+            return Ok(true);
+        }
+        let next = lines.next()?.and_then(|bytes| Line::parse(bytes).ok()).map(|line| line.leaf());
+        Ok(next.is_none_or(|next| lines.next_follows(&next) != Some(true)))
     }
 
     fn start(self, at: usize, log: &AgentId, bytes: u64) -> Result<Start, Error> {

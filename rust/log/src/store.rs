@@ -38,7 +38,9 @@ pub trait Fold: Send {
     fn snapshot(&self) -> Result<Vec<Vec<u8>>, Error>;
 
     /// Takes back one item of a snapshot. Items come in their order, into a new state, before
-    /// any entry.
+    /// any entry. Who verifies without the gate's key may give items that somebody made up.
+    ///
+    /// Errors: when the item is none of this state's.
     fn restore(&mut self, item: &[u8]) -> Result<(), Error>;
 }
 
@@ -354,7 +356,12 @@ impl<F: Fold> Inner<F> {
     }
 
     /// Writes the entries to a buffer, all or none.
-    pub(crate) fn append(&mut self, entries: &[Entry], now: u64, key: &MacKey) -> Result<Batch, LogError> {
+    pub(crate) fn append(
+        &mut self,
+        entries: &[Entry],
+        now: u64,
+        key: &MacKey,
+    ) -> Result<Batch, LogError> {
         let size = entries.iter().map(|entry| entry.body.len() + 256).sum();
         let mut lines = Vec::with_capacity(size);
         let (mut times, mut starts, mut nodes) = (Vec::new(), Vec::new(), Vec::new());

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use moat_core::audit::{Line, MacKey, PRUNED};
 use moat_core::key::{AgentId, Hash256};
 
+use crate::claim::{Claim, settle};
 use crate::folder::Folder;
 use crate::notary::{Anchor, CHECKPOINT, read_checkpoint};
-use crate::claim::{Claim, settle};
 use crate::scan::{Lines, Replay};
 use crate::segments::{Segments, missing, name};
 use crate::snapshot::{Refold, Start, read_pruned};

@@ -321,7 +321,8 @@ fn verification_reports_its_progress_and_walks_lines_without_a_key() {
     let place = Place::with_notes(5000);
     let trust = Trust { log: gate().id(), anchor: Some(place.anchor()), key: None };
     let mut seen = Vec::new();
-    let report = verify(&place.log(), &trust, Seen::default, |progress| seen.push(progress)).unwrap();
+    let report =
+        verify(&place.log(), &trust, Seen::default, |progress| seen.push(progress)).unwrap();
     assert_eq!((report.entries, report.unchecked), (5001, vec![Unchecked::Macs]));
     let last = seen.last().unwrap();
     assert_eq!((seen.len(), last.entries, last.bytes), (2, 5001, last.total));

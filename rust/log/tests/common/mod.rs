@@ -85,15 +85,18 @@ impl Fold for Tally {
     }
 
     fn restore(&mut self, item: &[u8]) -> Result<(), Error> {
-        let item: Value = serde_json::from_slice(item).unwrap();
+        let wrong = || Error::malformed("not an item of this state");
+        let item: Value = serde_json::from_slice(item).map_err(|_| wrong())?;
         if item.get("ballast").is_some() {
             self.ballast += 1;
             return Ok(());
         }
-        let number = |key: &str| item[key].as_u64().ok_or_else(|| Error::malformed("no number"));
+        let number = |key: &str| item[key].as_u64().ok_or_else(wrong);
         (self.entries, self.time) = (number("entries")?, number("time")?);
-        let bytes = item["d"].as_array().unwrap().iter().map(|b| b.as_u64().unwrap() as u8);
-        self.digest = bytes.collect::<Vec<_>>().try_into().unwrap();
+        let bytes = item["d"].as_array().ok_or_else(wrong)?.iter();
+        let bytes = bytes.map(|b| b.as_u64().and_then(|b| u8::try_from(b).ok()));
+        let bytes: Option<Vec<u8>> = bytes.collect();
+        self.digest = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?;
         Ok(())
     }
 }

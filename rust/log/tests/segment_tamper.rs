@@ -1,6 +1,12 @@
 //! What somebody with the folder, or with the gate's key as well, can do to segments and
 //! snapshots, and what shows it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -227,10 +233,13 @@ fn an_altered_first_snapshot_of_a_pruned_log_is_found_at_its_byte() {
     }
 }
 
+/// What to put in the place of a line's body, if anything.
+type Change<'a> = dyn Fn(u64, &[u8]) -> Option<Vec<u8>> + 'a;
+
 /// Writes the whole log anew, as the owner of the key can: `change` may replace the body of any
 /// line, and all other snapshots are given the hashes that then fit. The checkpoint is signed
 /// again; the anchor is out of reach.
-fn rewritten(source: &Place, change: &dyn Fn(u64, &str, &[u8]) -> Option<Vec<u8>>) -> Place {
+fn rewritten(source: &Place, change: &Change<'_>) -> Place {
     let place = source.copied();
     let (mut chain, key) = (Chain::new(&gate().id()), MacKey::derive(&gate()).unwrap());
     let mut growing: Vec<[u8; 32]> = Vec::new();
@@ -246,7 +255,7 @@ fn rewritten(source: &Place, change: &dyn Fn(u64, &str, &[u8]) -> Option<Vec<u8>
                 let (_, rest) = rest.split_once('"').unwrap();
                 body = format!("{head}\"tree\":[\"{tree}\"{rest}").into_bytes();
             }
-            let body = change(line.index, line.kind, &body).unwrap_or(body);
+            let body = change(line.index, &body).unwrap_or(body);
             let note = |level, hash: &[u8; 32]| growing.extend((level == 0).then_some(*hash));
             chain.append(&mut out, &key, (line.time, line.kind, &body), note).unwrap();
         }
@@ -264,7 +273,7 @@ fn a_snapshot_that_the_owner_of_the_key_altered_differs_from_what_the_entries_ad
     let place = segmented(60);
     let first = place.firsts()[1];
     let altered = |from: &str, to: &str| {
-        let change = |index: u64, _: &str, body: &[u8]| {
+        let change = |index: u64, body: &[u8]| {
             let text = std::str::from_utf8(body).unwrap();
             (index == first).then(|| {
                 assert!(text.contains(from), "{text}");
@@ -288,13 +297,13 @@ fn a_snapshot_that_the_owner_of_the_key_altered_differs_from_what_the_entries_ad
         assert_eq!(named(&error), (first, first, 0), "{to}: {error}");
         assert!(matches!(error, LogError::SnapshotDiffers { .. }), "{to}: {error}");
     }
-    let without_items = rewritten(&place, &|index, _, body| {
+    let without_items = rewritten(&place, &|index, body| {
         let text = std::str::from_utf8(body).unwrap();
         let (head, _) = text.split_once("\"items\":[")?;
         (index == first).then(|| format!("{head}\"items\":[]}}").into_bytes())
     });
     assert_eq!(named(&verified(&without_items).unwrap_err()), (first, first, 0));
-    let other_tree = rewritten(&place, &|index, _, body| {
+    let other_tree = rewritten(&place, &|index, body| {
         let text = std::str::from_utf8(body).unwrap();
         let at = text.find("\"tree\":[\"").filter(|_| index == first)? + 9;
         let digit = if &text[at..=at] == "0" { "1" } else { "0" };
@@ -309,7 +318,7 @@ fn a_snapshot_that_the_owner_of_the_key_altered_differs_from_what_the_entries_ad
 fn an_entry_that_the_owner_of_the_key_altered_does_not_add_up_to_the_next_snapshot() {
     let place = segmented(60);
     let next = place.firsts()[1];
-    let changed = rewritten(&place, &|index, _, _| (index == 3).then(|| b"{\"n\":77}".to_vec()));
+    let changed = rewritten(&place, &|index, _| (index == 3).then(|| b"{\"n\":77}".to_vec()));
     let error = verified(&changed).unwrap_err();
     assert_eq!(named(&error), (next, next, 0), "{error}");
     assert!(matches!(error, LogError::SnapshotDiffers { .. }), "{error}");
@@ -334,7 +343,7 @@ fn parts_of_different_snapshots_and_parts_in_the_middle_are_not_believed() {
         (last + 1, text.replacen("\"of\":3", "\"of\":4", 1).into_bytes()),
     ];
     for (at, wrong) in mixed {
-        let forged = rewritten(&place, &|index, _, _| (index == at).then(|| wrong.clone()));
+        let forged = rewritten(&place, &|index, _| (index == at).then(|| wrong.clone()));
         let error = verified(&forged).unwrap_err();
         assert!(matches!(error, LogError::SnapshotDiffers { .. }), "{at}: {error}");
         assert_eq!(named(&error).1, at, "{error}");
@@ -343,7 +352,7 @@ fn parts_of_different_snapshots_and_parts_in_the_middle_are_not_believed() {
         let store = Store::open(alone, Tally::default()).unwrap();
         assert_eq!(store.with(|state| state.entries).unwrap(), entries);
     }
-    let stray = rewritten(&place, &|_, _, _| None);
+    let stray = rewritten(&place, &|_, _| None);
     let (mut chain, key) = (Chain::new(&gate().id()), MacKey::derive(&gate()).unwrap());
     for line in &all {
         chain.push(line, Some(&key), |_, _| ()).unwrap();

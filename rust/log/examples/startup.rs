@@ -5,6 +5,7 @@
 //! `/dev/shm` (they take about 5 GB).
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a measurement stops at the first surprise and prints"
 )]

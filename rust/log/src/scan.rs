@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use moat_core::audit::{Chain, Line, MacKey};
@@ -26,8 +27,6 @@ pub(crate) struct Lines {
     /// What of the buffer is not consumed yet.
     start: usize,
     filled: usize,
-    /// The size of the next line, once it was looked for.
-    found: Option<usize>,
 }
 
 impl Lines {
@@ -41,7 +40,7 @@ impl Lines {
         let Span { first: segment, end } = span;
         let size = usize::try_from(end.saturating_sub(offset)).unwrap_or(CHUNK).min(CHUNK);
         let buffer = vec![0; size];
-        Self { file, segment, next: offset, end, buffer, start: 0, filled: 0, found: None }
+        Self { file, segment, next: offset, end, buffer, start: 0, filled: 0 }
     }
 
     /// The file that is read.
@@ -58,11 +57,15 @@ impl Lines {
     /// The next line without its newline, or nothing when no newline is left. Bytes that are
     /// too many for a line come as one, for the reader to refuse.
     pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, LogError> {
+        Ok(self.find_next()?.and_then(|range| self.buffer.get(range)))
+    }
+
+    /// Where in the buffer the next line is; the line after it is the next one then.
+    fn find_next(&mut self) -> Result<Option<Range<usize>>, LogError> {
         let Some(size) = self.find()? else { return Ok(None) };
         let start = self.start;
         self.start = (start + size + 1).min(self.filled);
-        self.found = None;
-        Ok(self.buffer.get(start..start + size))
+        Ok(Some(start..start + size))
     }
 
     /// Does the next line name this leaf as the one before it? Nothing when there is no line.
@@ -83,20 +86,19 @@ impl Lines {
     }
 
     fn find(&mut self) -> Result<Option<usize>, LogError> {
-        while self.found.is_none() {
-            self.found = memchr::memchr(b'\n', self.rest());
-            if self.found.is_some() {
-                break;
+        loop {
+            let found = memchr::memchr(b'\n', self.rest());
+            if found.is_some() {
+                return Ok(found);
             }
             if self.rest().len() > LINE_BYTES {
-                self.found = Some(self.rest().len());
-            } else if self.next >= self.end {
-                return Ok(None);
-            } else {
-                self.fill().map_err(|source| unreadable(self.segment, source))?;
+                return Ok(Some(self.rest().len()));
             }
+            if self.next >= self.end {
+                return Ok(None);
+            }
+            self.fill().map_err(|source| unreadable(self.segment, source))?;
         }
-        Ok(self.found)
     }
 
     fn fill(&mut self) -> io::Result<()> {
@@ -151,12 +153,9 @@ impl<'s> Replay<'s> {
         completed: impl FnMut(u32, &Hash256),
         show: impl FnOnce(Place, &Line<'_>) -> Result<(), LogError>,
     ) -> Result<bool, LogError> {
-        if !self.is_ready()? {
-            return Ok(false);
-        }
-        let Some(lines) = &mut self.lines else { return Ok(false) };
-        let place = lines.place();
-        let Some(bytes) = lines.next()? else { return Ok(false) };
+        let Some((place, range)) = self.find_next()? else { return Ok(false) };
+        let bytes = self.lines.as_ref().and_then(|lines| lines.buffer.get(range));
+        let Some(bytes) = bytes else { return Ok(false) };
         let why = match self.chain.push(bytes, self.key, completed) {
             Ok(line) => {
                 self.before = place;
@@ -191,15 +190,16 @@ impl<'s> Replay<'s> {
         self.lines.as_ref().map_or(&[], Lines::rest)
     }
 
-    /// Goes to the segment with the next line, if there is one.
-    fn is_ready(&mut self) -> Result<bool, LogError> {
+    /// Where the next line is, in this segment or the next.
+    fn find_next(&mut self) -> Result<Option<(Place, Range<usize>)>, LogError> {
         loop {
-            let Some(lines) = &mut self.lines else { return Ok(false) };
-            if lines.find()?.is_some() {
-                return Ok(true);
+            let Some(lines) = &mut self.lines else { return Ok(None) };
+            let place = lines.place();
+            if let Some(range) = lines.find_next()? {
+                return Ok(Some((place, range)));
             }
-            let Some(next) = self.segments.spans.get(self.at + 1) else { return Ok(false) };
-            let (place, size) = (lines.place(), self.chain.size());
+            let Some(next) = self.segments.spans.get(self.at + 1) else { return Ok(None) };
+            let size = self.chain.size();
             if !lines.rest().is_empty() {
                 return Err(place.broken(size, cut()));
             }

@@ -166,6 +166,14 @@ impl Fold for Anything {
     fn apply(&mut self, _: u64, _: u64, _: &str, _: &[u8]) -> moat_core::Result<()> {
         Ok(())
     }
+
+    fn snapshot(&self) -> moat_core::Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&mut self, _: &[u8]) -> moat_core::Result<()> {
+        Ok(())
+    }
 }
 
 /// The bodies of a decision and its outcome, as a gate writes them.
@@ -192,6 +200,8 @@ fn log_of(folder: &Path, entries: usize) {
         anchor: None,
         now: NOW,
         accept_restored: false,
+        // One segment, whatever its length.
+        segment_bytes: u64::MAX,
     };
     let store = Store::open(options, Anything).unwrap();
     let pair = bodies();
@@ -211,7 +221,7 @@ fn verification() {
         std::thread::scope(|scope| scope.spawn(|| log_of(folder.path(), entries)).join().unwrap());
         let log = folder.path().join("log");
         let (before, mut most) = (resident(), 0);
-        let report = verify(&log, &trust, |_| most = most.max(resident())).unwrap();
+        let report = verify(&log, &trust, || Anything, |_| most = most.max(resident())).unwrap();
         assert!(report.entries as usize > entries);
         let grown = most.saturating_sub(before);
         let name = format!("verify_memory_{entries}");
@@ -221,7 +231,7 @@ fn verification() {
         }
         let bytes = fs::read(log.join("seg/000000000000.jsonl")).unwrap();
         let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
-        let mut ours = || batch(1, || verify(&log, &trust, |_| ()).unwrap());
+        let mut ours = || batch(1, || verify(&log, &trust, || Anything, |_| ()).unwrap());
         let mut raw = || batch(1, || lines.iter().fold(0, |sum, line| sum ^ sha256(line)[0]));
         rounds(15, &mut ours, &mut raw).print("log_verify");
     }

@@ -579,12 +579,14 @@ class Gate:
         *,
         anchor: str | PathLike[str] | None,
         accept_restored: bool = False,
+        segment_bytes: int = 67108864,
         clock: Callable[[], int] | None = None,
         now: int | None = None,
     ) -> Gate:
         """Open or create one log directory; raises ``AuditError``'s kin. ``anchor`` is a file
         outside the folder; None keeps no anchor. ``clock`` gives Unix seconds wherever ``now``
-        is left out, also when a permit of this gate is opened and closed."""
+        is left out, also when a permit of this gate is opened and closed. After
+        ``segment_bytes`` the log goes on in a new file."""
     def arm(
         self,
         *,
@@ -635,6 +637,13 @@ class Gate:
         ``TokenRefused`` (``revoked``, ``suspended``)."""
     def checkpoint(self) -> Checkpoint: ...
     def prove(self, entry: int, *, size: int | None = None) -> InclusionProof: ...
+    def prove_line(self, line: bytes, *, size: int | None = None) -> InclusionProof:
+        """Prove a line that somebody kept, also after its segment was removed."""
+    def prune(
+        self, before: int, *, dry_run: bool = False, now: int | None = None
+    ) -> tuple[int, int, int, list[str]]:
+        """Remove the segments that lie before an entry and before the newest snapshot, or tell
+        which would go: the oldest entry that stays, entries and bytes that go, files."""
     def consistency(self, old: int, *, size: int | None = None) -> ConsistencyProof: ...
     def read(self, entry: int) -> bytes: ...
     def __len__(self) -> int: ...
@@ -711,6 +720,9 @@ class Report:
     @property
     def anchored(self) -> int | None:
         """Size of the tree that the anchor vouches for, if there was one."""
+    @property
+    def segments(self) -> int:
+        """Files that the lines lie in."""
     @property
     def torn(self) -> int:
         """Unfinished bytes at the end, as a crash leaves them."""

@@ -60,6 +60,8 @@ pub const LINE_BYTES: usize = 65_535;
 pub const LINE_NESTING: u32 = 32;
 /// Bytes in the kind of a line of the log.
 pub const KIND_BYTES: usize = 32;
+/// Bytes in one item of a snapshot of the log's state.
+pub const SNAPSHOT_ITEM_BYTES: usize = 48 * 1024;
 /// Entries after which a checkpoint of the log is due.
 pub const CHECKPOINT_ENTRIES: u64 = 256;
 /// Bytes in one checkpoint (sixteen signatures of 5 kB each, as C2SP signed-note asks for).

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use moat_core::Error;
 
+use crate::segments::name;
+
 /// Why a log cannot be opened, written or believed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -35,22 +37,45 @@ pub enum LogError {
     #[error("the log was opened by another process; open it after the fork, not before")]
     Forked,
     /// A line is not the one that belongs there.
-    #[error("the log is broken at entry {index} (byte {offset}): {why}")]
+    #[error("the log is broken at entry {index} (byte {offset} of `{}`): {why}", name(*.segment))]
     ChainBroken {
         /// The first entry that is wrong.
         index: u64,
+        /// The segment that it is in, by the index of its first line.
+        segment: u64,
         /// Where its line starts in the segment, in bytes.
         offset: u64,
         /// What is wrong with it.
         why: Error,
     },
     /// A line was not written by the gate.
-    #[error("entry {index} (byte {offset}) was not written by the gate: its MAC is wrong")]
+    #[error(
+        "entry {index} (byte {offset} of `{}`) was not written by the gate: its MAC is wrong",
+        name(*.segment)
+    )]
     BadMac {
         /// The entry.
         index: u64,
+        /// The segment that it is in, by the index of its first line.
+        segment: u64,
         /// Where its line starts in the segment, in bytes.
         offset: u64,
+    },
+    /// A snapshot does not say what the entries before it add up to.
+    #[error(
+        "the snapshot at entry {index} (byte {offset} of `{}`) is not what the entries before it \
+         add up to: {what}",
+        name(*.segment)
+    )]
+    SnapshotDiffers {
+        /// The entry with the part that differs.
+        index: u64,
+        /// The segment that it is in, by the index of its first line.
+        segment: u64,
+        /// Where its line starts in the segment, in bytes.
+        offset: u64,
+        /// What differs.
+        what: String,
     },
     /// The log is shorter than, or another one than, what the gate signed earlier.
     #[error(
@@ -84,6 +109,17 @@ pub enum LogError {
         index: u64,
         /// What the state said.
         why: Error,
+    },
+    /// The entry was there and its segment has been removed.
+    #[error(
+        "entry {index} is in a segment that was removed (the oldest entry here is {oldest}); \
+         whoever kept its line can still have it proved"
+    )]
+    Removed {
+        /// What was asked for.
+        index: u64,
+        /// The oldest entry that is still here.
+        oldest: u64,
     },
     /// There is no such entry, or no such size.
     #[error("there is no entry {index} in a log of {size}")]
@@ -120,6 +156,7 @@ impl LogError {
         match self {
             Self::ChainBroken { index, .. }
             | Self::BadMac { index, .. }
+            | Self::SnapshotDiffers { index, .. }
             | Self::Rejected { index, .. } => Some(*index),
             Self::RolledBack { entries, size, .. } => Some((*entries).min(size.saturating_sub(1))),
             _ => None,

@@ -1,6 +1,8 @@
 //! Tests with a disk that fails: crashes at every byte, short writes, failed syncs.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod rotation;
+
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,11 +11,14 @@ use std::sync::{Arc, Mutex};
 
 use moat_core::Error;
 use moat_core::key::Identity;
+use serde_json::{Value, json};
 
+use crate::folder::Folder;
 use crate::notary::Notary;
-use crate::scan::SEGMENT;
+use crate::rotate::Files;
+use crate::segments;
 use crate::writer::{Disk, Health, Writer};
-use crate::{AnchorState, Entry, Fold, LogError, Options, Store, Trust, verify};
+use crate::{AnchorState, Entry, Fold, LogError, Options, SEGMENT_BYTES, Store, Trust, verify};
 
 /// What a disk does from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +32,10 @@ enum Fault {
     Full,
     /// Writes, but the next sync fails.
     Sync,
-    /// Does this many operations, then the process is gone.
+    /// Does this many operations, on files and on their folder, then the process is gone.
     Stop(usize),
+    /// Takes this many bytes more in all, then the process is gone.
+    Budget(usize),
 }
 
 /// What tests see of a disk.
@@ -75,6 +82,15 @@ impl Disk for Faulty {
                 Disk::write(&mut self.file, at, &bytes[..left])?;
                 Err(gone())
             }
+            Fault::Budget(left) if left < bytes.len() => {
+                *fault = Fault::Stop(0);
+                Disk::write(&mut self.file, at, &bytes[..left])?;
+                Err(gone())
+            }
+            Fault::Budget(left) => {
+                *fault = Fault::Budget(left - bytes.len());
+                Disk::write(&mut self.file, at, bytes)
+            }
             Fault::Short(size) if size < bytes.len() => {
                 *fault = Fault::None;
                 Disk::write(&mut self.file, at, &bytes[..size])
@@ -110,12 +126,65 @@ impl Disk for Faulty {
     }
 }
 
+/// A folder of segments that are all written through the same plan.
+struct FaultyFiles {
+    folder: Folder,
+    plan: Arc<Plan>,
+}
+
+impl FaultyFiles {
+    fn step(&self) -> Result<(), LogError> {
+        let source = Faulty::step(&mut self.plan.fault.lock().unwrap()).err();
+        let path = self.folder.path().to_owned();
+        source.map_or(Ok(()), |source| Err(LogError::Io { action: "change", path, source }))
+    }
+
+    fn disk(&self, file: File) -> Box<dyn Disk> {
+        Box::new(Faulty { file, plan: Arc::clone(&self.plan) })
+    }
+}
+
+impl Files for FaultyFiles {
+    fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Disk>, LogError> {
+        Ok(self.disk(self.folder.write(name)?))
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn Disk>, LogError> {
+        self.step()?;
+        Ok(self.disk(self.folder.create_new(name)?))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), LogError> {
+        self.step()?;
+        self.folder.remove(name)
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        self.step()?;
+        self.folder.sync()
+    }
+}
+
 #[derive(Default)]
 struct Bodies(Vec<String>);
 
 impl Fold for Bodies {
     fn apply(&mut self, _: u64, _: u64, kind: &str, body: &[u8]) -> Result<(), Error> {
         self.0.push(format!("{kind} {}", std::str::from_utf8(body).unwrap()));
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Vec<Vec<u8>>, Error> {
+        Ok(self.0.iter().map(|entry| json!({ "entry": entry }).to_string().into_bytes()).collect())
+    }
+
+    fn restore(&mut self, item: &[u8]) -> Result<(), Error> {
+        let item: Value = serde_json::from_slice(item).unwrap();
+        self.0.push(item["entry"].as_str().unwrap().to_owned());
         Ok(())
     }
 }
@@ -134,16 +203,21 @@ fn gate() -> Identity {
 fn options(place: &Path) -> Options {
     let anchor = Some(place.join("anchor"));
     let folder = place.join("log");
-    Options { folder, gate: gate(), anchor, now: NOW, accept_restored: false }
+    let (now, segment_bytes) = (NOW, SEGMENT_BYTES);
+    Options { folder, gate: gate(), anchor, now, accept_restored: false, segment_bytes }
 }
 
 fn open(place: &Path, plan: &Arc<Plan>) -> Result<Store<Bodies>, LogError> {
+    open_with(options(place), plan, Bodies::default())
+}
+
+fn open_with<F: Fold>(options: Options, plan: &Arc<Plan>, fold: F) -> Result<Store<F>, LogError> {
     let plan = Arc::clone(plan);
-    Store::open_on(options(place), Bodies::default(), |file| Box::new(Faulty { file, plan }))
+    Store::open_on(options, fold, |folder| Box::new(FaultyFiles { folder, plan }))
 }
 
 fn segment(place: &Path) -> PathBuf {
-    place.join("log/seg").join(SEGMENT)
+    place.join("log/seg").join(segments::name(0))
 }
 
 fn entry(n: u64) -> Entry {
@@ -172,7 +246,7 @@ fn recover(place: &Path, acknowledged: u64) -> u64 {
     store.commit(NOW, |_, out| out.push(Entry { kind: "after", body: b"{}".to_vec() })).unwrap();
     store.close().unwrap();
     let trust = Trust { log: gate().id(), anchor: options(place).anchor, key: None };
-    assert_eq!(verify(&place.join("log"), &trust, |_| ()).unwrap().torn, 0);
+    assert_eq!(verify(&place.join("log"), &trust, Bodies::default, |_| ()).unwrap().torn, 0);
     opened.entries
 }
 

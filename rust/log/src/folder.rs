@@ -82,9 +82,31 @@ impl Folder {
         if let Some(file) = self.file(name, OFlags::RDWR)? {
             return Ok(file);
         }
-        let file = self.file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
+        let file = self.create_new(name)?;
         self.sync()?;
+        Ok(file)
+    }
+
+    /// Makes an empty file (0600) where there is none. Its name is not synced.
+    pub(crate) fn create_new(&self, name: &str) -> Result<File, LogError> {
+        let file = self.file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
         file.ok_or_else(|| failed("create", &self.path.join(name), Errno::NOENT))
+    }
+
+    /// Puts the bytes of a file on the disk; false when it is missing.
+    pub(crate) fn sync_file(&self, name: &str) -> Result<bool, LogError> {
+        let Some(file) = self.read(name)? else { return Ok(false) };
+        let path = || self.path.join(name);
+        file.sync_all().map_err(|source| LogError::Io { action: "sync", path: path(), source })?;
+        Ok(true)
+    }
+
+    /// Removes a file; it may be missing. That it is gone is not synced.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), LogError> {
+        match unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed("remove", &self.path.join(name), error)),
+        }
     }
 
     /// The bytes of a small file, or nothing when it is missing.
@@ -108,13 +130,9 @@ impl Folder {
     pub(crate) fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), LogError> {
         let draft = format!("{name}.new");
         let path = self.path.join(name);
-        match unlinkat(&self.fd, &*draft, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => (),
-            Err(error) => return Err(failed("replace", &path, error)),
-        }
+        self.remove(&draft)?;
         let io = |source| LogError::Io { action: "write", path: path.clone(), source };
-        let file = self.file(&draft, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
-        let mut file = file.ok_or_else(|| failed("create", &path, Errno::NOENT))?;
+        let mut file = self.create_new(&draft)?;
         file.write_all(bytes).map_err(io)?;
         if durable {
             file.sync_all().map_err(io)?;

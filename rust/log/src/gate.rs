@@ -16,7 +16,7 @@ use moat_core::{Error, Reason, Result};
 
 use crate::parallel;
 use crate::permit::{Permit, Stop};
-use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Store};
+use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Pruned, Store};
 
 impl Fold for State {
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
@@ -112,6 +112,7 @@ impl Gate {
         signer: &Identity,
         anchor: Option<&Path>,
         accept_restored: bool,
+        segment_bytes: u64,
         now: u64,
     ) -> Outcome<Self> {
         let options = Options {
@@ -120,6 +121,7 @@ impl Gate {
             anchor: anchor.map(Path::to_owned),
             now,
             accept_restored,
+            segment_bytes,
         };
         let store = Store::open(options, State::default())?;
         let pending: Vec<_> = store.with(|state| state.pending().collect())?;
@@ -352,6 +354,19 @@ impl Gate {
     /// Proves that an entry is in the log of a size; left out, of the newest.
     pub fn prove(&self, entry: u64, size: Option<u64>) -> Outcome<InclusionProof> {
         self.0.store.prove(entry, size)
+    }
+
+    /// The same for a line that somebody kept, also after its segment was removed.
+    pub fn prove_line(&self, line: &[u8], size: Option<u64>) -> Outcome<InclusionProof> {
+        self.0.store.prove_line(line, size)
+    }
+
+    /// Removes old segments, or tells which would go ([`Store::prune`]).
+    pub fn prune(&self, before: u64, dry_run: bool, now: u64) -> Outcome<Pruned> {
+        match dry_run {
+            true => self.0.store.prunable(before),
+            false => self.0.store.prune(before, now),
+        }
     }
 
     /// Proves that a smaller log is the beginning of a larger one.

@@ -4,6 +4,7 @@
 //! What an entry means is not known here: its body is one canonical JSON object, in bytes.
 
 mod authority;
+mod claim;
 mod error;
 mod folder;
 mod gate;
@@ -12,7 +13,12 @@ mod open;
 mod parallel;
 mod permit;
 mod prove;
+mod prune;
+mod read;
+mod rotate;
 mod scan;
+mod segments;
+mod snapshot;
 mod store;
 mod tiles;
 mod verify;
@@ -23,7 +29,8 @@ mod faults;
 
 pub use error::{LogError, Witness};
 pub use gate::{Decision, Gate};
-pub use open::{AnchorState, Opened, Options};
+pub use open::{AnchorState, Opened, Options, SEGMENT_BYTES};
 pub use permit::{Effect, End, Permit, Watch};
+pub use prune::Pruned;
 pub use store::{Committed, Entry, Fold, Pending, Store, Ticket};
 pub use verify::{Progress, Report, Trust, Unchecked, lines, verify, walk};

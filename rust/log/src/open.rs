@@ -4,15 +4,19 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use moat_core::audit::{Chain, Checkpoint, MacKey, OPEN, RESTORED, TORN};
+use moat_core::audit::{MacKey, OPEN, RESTORED, TORN};
 use moat_core::key::{Identity, sha256};
 
+use crate::claim::{Claim, settle};
 use crate::folder::Folder;
 use crate::notary::{Anchor, CHECKPOINT, Mark, Notary, read_checkpoint};
 use crate::prove::rebuild_tiles;
-use crate::scan::{Lines, Replay, SEGMENT};
-use crate::store::{BLOCK, Fold, Inner, Store};
-use crate::tiles::Growing;
+use crate::read::Places;
+use crate::rotate::{Current, Due, Files};
+use crate::scan::Replay;
+use crate::segments::{Segments, name};
+use crate::snapshot::{Start, fold_line, restore};
+use crate::store::{Fold, Inner, Store};
 use crate::writer::{Disk, Health, Writer, write_whole};
 use crate::{LogError, Witness};
 
@@ -29,7 +33,12 @@ pub struct Options {
     pub now: u64,
     /// Accept a log that is behind, or other than, its anchor or checkpoint. An entry says so.
     pub accept_restored: bool,
+    /// Bytes after which lines go to a new segment; [`SEGMENT_BYTES`] unless there is a reason.
+    pub segment_bytes: u64,
 }
+
+/// Bytes after which lines usually go to a new segment: read in a fraction of a second.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// What the anchor said when the log was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,40 +72,36 @@ pub struct Opened {
 impl<F: Fold> Store<F> {
     /// Opens the log of a gate, or makes it, and applies its entries to `fold`.
     ///
-    /// Nothing is changed unless all is well: every line is checked (form, order, hash, MAC), the
-    /// checkpoint and the anchor are verified and compared. Bytes after the last newline are an
-    /// unfinished write: they are cut and an entry records them.
+    /// Nothing is changed unless all is well: every line from the newest complete snapshot on is
+    /// checked (form, order, hash, MAC), and so are the first and the last line of each segment
+    /// before; the checkpoint and the anchor are verified and compared. Bytes after the last
+    /// newline are an unfinished write: they are cut and an entry records them.
     ///
     /// Errors: `Locked`, `ChainBroken`, `BadMac`, `Rejected`, `RolledBack`, `Untrusted`, `Io`.
     pub fn open(options: Options, fold: F) -> Result<Self, LogError> {
-        Self::open_on(options, fold, |file| Box::new(file))
+        Self::open_on(options, fold, |folder| Box::new(folder))
     }
 
-    /// The same, writing the segment through something that may fail.
+    /// The same, writing the segments through something that may fail.
     pub(crate) fn open_on(
         options: Options,
         fold: F,
-        disk: impl FnOnce(File) -> Box<dyn Disk>,
+        files: impl FnOnce(Folder) -> Box<dyn Files>,
     ) -> Result<Self, LogError> {
         let root = Folder::create(&options.folder)?;
         let lock = lock(&root)?;
-        let segments = root.make("seg")?;
-        check_segments(&segments)?;
-        let segment = segments.write(SEGMENT)?;
+        let files = files(root.make("seg")?);
         let anchor = options.anchor.as_deref().map(open_anchor).transpose()?;
         let key = MacKey::derive(&options.gate).map_err(LogError::Entry)?;
 
-        let mut found = Found::read(&options, &root, anchor.as_ref(), (&segment, &key), fold)?;
+        let source = (files.folder(), &key);
+        let mut found = Found::read(&options, &root, anchor.as_ref(), source, fold)?;
         let overruled = found.overruled(options.accept_restored)?;
-        let mut disk = disk(segments.write(SEGMENT)?);
+        let mut disk = files.open(&name(found.inner.current.span.first))?;
         let before = found.inner.chain.size();
         let torn = found.torn.len() as u64;
         found.repair(&options, &key, &mut *disk)?;
-        if found.stale_tiles {
-            let chain = Chain::new(&options.gate.id());
-            let lines = Lines::new(&segment, 0, found.inner.end);
-            rebuild_tiles(&mut Replay::new(chain, lines, Some(&key)), before, &root)?;
-        }
+        let mark = Mark { size: found.inner.chain.size(), root: found.inner.chain.root() };
         let opened = Opened {
             entries: before,
             torn,
@@ -104,13 +109,18 @@ impl<F: Fold> Store<F> {
             restored: overruled.is_some(),
             tiles_rebuilt: found.stale_tiles,
         };
+        if opened.tiles_rebuilt {
+            let segments = Segments { folder: files.folder(), spans: found.inner.spans() };
+            let at = segments.spans.partition_point(|span| span.first < found.start.chain.size());
+            let start = Start { at, ..found.start };
+            rebuild_tiles(&segments, start, (mark.size, &key), &root)?;
+        }
         let health = Health::new();
         let notary = Notary::new(options.gate, root, anchor, Arc::clone(&health));
-        let mark = Mark { size: found.inner.chain.size(), root: found.inner.chain.root() };
-        if !found.is_current(mark.size) || opened.anchor == AnchorState::Missing {
+        if !is_current(&found.claims, mark.size) || opened.anchor == AnchorState::Missing {
             notary.publish(mark)?;
         }
-        let position = (mark.size, found.inner.end);
+        let position = (mark.size, found.inner.current.span.end);
         let writer = Writer::new(disk, position, Arc::clone(&notary), Arc::clone(&health));
         let working = Arc::clone(&notary);
         let thread = std::thread::Builder::new()
@@ -124,7 +134,9 @@ impl<F: Fold> Store<F> {
             notary,
             health,
             key,
-            segment,
+            files,
+            places: Places::default(),
+            pruning: Mutex::default(),
             thread: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
             opened,
@@ -144,52 +156,15 @@ fn lock(root: &Folder) -> Result<File, LogError> {
     }
 }
 
-/// Refuses segments that only a later version could have made.
-pub(crate) fn check_segments(segments: &Folder) -> Result<(), LogError> {
-    for name in segments.names()? {
-        let name = name.to_string_lossy();
-        if name.ends_with(".jsonl") && name != SEGMENT {
-            let path = segments.path().join(&*name);
-            let why = "is a segment that this version does not know".to_owned();
-            return Err(LogError::Untrusted { path, why });
-        }
-    }
-    Ok(())
-}
-
 fn open_anchor(path: &Path) -> Result<Anchor, LogError> {
     let missing = || LogError::Untrusted { path: path.to_owned(), why: "is missing".to_owned() };
     Anchor::open(path, true)?.ok_or_else(missing)
 }
 
-/// Somebody who remembers a root, and whether the log has it.
-pub(crate) struct Claim {
-    pub(crate) witness: Witness,
-    pub(crate) size: u64,
-    root: [u8; 32],
-    pub(crate) held: bool,
-}
-
-impl Claim {
-    pub(crate) fn new(witness: Witness, checkpoint: &Checkpoint) -> Self {
-        Self { witness, size: checkpoint.size(), root: *checkpoint.root(), held: false }
-    }
-
-    /// Compares when the log has just the size that is remembered.
-    pub(crate) fn compare(&mut self, chain: &Chain) {
-        if chain.size() == self.size {
-            self.held = chain.root() == self.root;
-        }
-    }
-
-    pub(crate) const fn refusal(&self, entries: u64) -> LogError {
-        LogError::RolledBack { witness: self.witness, entries, size: self.size }
-    }
-}
-
 /// What a log's folder holds.
 struct Found<F> {
     inner: Inner<F>,
+    start: Start,
     claims: Vec<Claim>,
     torn: Vec<u8>,
     stale_tiles: bool,
@@ -200,7 +175,7 @@ impl<F: Fold> Found<F> {
         options: &Options,
         root: &Folder,
         anchor: Option<&Anchor>,
-        (segment, key): (&File, &MacKey),
+        (folder, key): (&Folder, &MacKey),
         mut fold: F,
     ) -> Result<Self, LogError> {
         let log = options.gate.id();
@@ -211,18 +186,24 @@ impl<F: Fold> Found<F> {
         }
         let kept = read_checkpoint(root, CHECKPOINT, &log)?;
         claims.extend(kept.as_ref().map(|kept| Claim::new(Witness::Checkpoint, kept)));
-        let end = segment.metadata().map_err(crate::scan::unreadable)?.len();
-        let mut replay = Replay::new(Chain::new(&log), Lines::new(segment, 0, end), Some(key));
-        let (mut growing, mut full) = (Growing::default(), Vec::new());
-        let (mut offsets, mut stale_tiles) = (Vec::new(), false);
+        let mut segments = Segments::list(folder)?;
+        let start = Start::newest(&segments, &log, Some(key))?;
+        settle(&mut claims, (&start, &segments), root, (&log, Some(key)))?;
+        restore(&mut fold, &start)?;
+
+        let chain = start.chain.clone();
+        let mut replay = Replay::new(chain, &segments, start.at, Some(key))?;
+        let (mut growing, mut full) = (start.growing.clone(), Vec::new());
+        let (mut pruned, mut stale_tiles) = (start.pruned, false);
+        let last = segments.spans.last().map_or(0, |span| span.first);
+        let mut current = Current::new(last);
         while replay.step(
             |level, hash| full.extend(growing.add(level, hash)),
-            |offset, line| {
-                if line.index.is_multiple_of(BLOCK) {
-                    offsets.push(offset);
+            |place, line| {
+                if place.segment == last {
+                    current.note(line.index, place.offset);
                 }
-                fold.apply(line.index, line.time, line.kind, line.body)
-                    .map_err(|why| LogError::Rejected { index: line.index, why })
+                fold_line(&mut fold, &mut pruned, line)
             },
         )? {
             claims.iter_mut().for_each(|claim| claim.compare(&replay.chain));
@@ -230,25 +211,36 @@ impl<F: Fold> Found<F> {
                 stale_tiles = stale_tiles || !tile.is_in(root)?;
             }
         }
-        let (torn, end) = (replay.lines.rest().to_vec(), replay.lines.offset());
+        let torn = replay.rest().to_vec();
+        current.span.end = replay.end();
+        let since = replay.bytes().saturating_sub(start.bytes);
+        let due = Due { least: options.segment_bytes, snapshot: start.bytes, since };
         let chain = replay.chain;
-        let inner = Inner { fold, chain, growing, offsets, end, marked: (0, 0), closed: false };
-        Ok(Self { inner, claims, torn, stale_tiles })
+        segments.leave_out(pruned)?;
+        segments.check_edges(start.chain.size(), key)?;
+        let mut older = segments.spans;
+        older.pop();
+        let inner = Inner {
+            fold,
+            chain,
+            growing,
+            older,
+            current,
+            due,
+            pruned,
+            marked: (0, 0),
+            closed: false,
+        };
+        Ok(Self { inner, start, claims, torn, stale_tiles })
     }
 
     /// The first claim that does not hold, if it may be overruled.
-    fn overruled(&self, accept: bool) -> Result<Option<(Witness, u64)>, LogError> {
-        match self.claims.iter().find(|claim| !claim.held) {
+    fn overruled(&mut self, accept: bool) -> Result<Option<(Witness, u64)>, LogError> {
+        match self.claims.iter_mut().find(|claim| !claim.held) {
             None => Ok(None),
             Some(claim) if accept => Ok(Some((claim.witness, claim.size))),
             Some(claim) => Err(claim.refusal(self.inner.chain.size())),
         }
-    }
-
-    /// Do the checkpoint and the anchor, if there is one, describe the whole log already?
-    fn is_current(&self, size: u64) -> bool {
-        let checkpoint = self.claims.iter().any(|claim| claim.witness == Witness::Checkpoint);
-        checkpoint && self.claims.iter().all(|claim| claim.held && claim.size == size)
     }
 
     fn anchor_state(
@@ -298,9 +290,8 @@ impl<F: Fold> Found<F> {
         let mut lines = Vec::new();
         for (kind, body) in entries {
             let index = self.inner.chain.size();
-            if index.is_multiple_of(BLOCK) {
-                self.inner.offsets.push(self.inner.end + lines.len() as u64);
-            }
+            let start = self.inner.current.span.end + lines.len() as u64;
+            self.inner.current.note(index, start);
             let parts = (options.now, kind, body.as_bytes());
             let growing = &mut self.inner.growing;
             let stale = &mut self.stale_tiles;
@@ -310,13 +301,22 @@ impl<F: Fold> Found<F> {
             let applied = self.inner.fold.apply(index, time, kind, body.as_bytes());
             applied.map_err(|why| LogError::Rejected { index, why })?;
         }
-        let end = self.inner.end + lines.len() as u64;
-        write_whole(disk, self.inner.end, &lines)
+        let span = self.inner.current.span;
+        let end = span.end + lines.len() as u64;
+        let path = || name(span.first).into();
+        write_whole(disk, span.end, &lines)
             .and_then(|()| disk.sync())
             .and_then(|()| disk.truncate(end))
             .and_then(|()| disk.sync())
-            .map_err(|source| LogError::Io { action: "repair", path: SEGMENT.into(), source })?;
-        self.inner.end = end;
+            .map_err(|source| LogError::Io { action: "repair", path: path(), source })?;
+        self.inner.current.span.end = end;
+        self.inner.due.since += lines.len() as u64;
         Ok(())
     }
+}
+
+/// Do the checkpoint and the anchor, if there is one, describe the whole log already?
+fn is_current(claims: &[Claim], size: u64) -> bool {
+    let checkpoint = claims.iter().any(|claim| claim.witness == Witness::Checkpoint);
+    checkpoint && claims.iter().all(|claim| claim.held && claim.size == size)
 }

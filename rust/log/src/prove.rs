@@ -1,14 +1,17 @@
 //! Proofs from an open log: built from tiles, believed only when they lead to its own root.
 
+use moat_core::Error;
 use moat_core::audit::{
-    Chain, Checkpoint, ConsistencyProof, InclusionProof, consistency_hashes, inclusion_hashes,
-    leaf_hash, root_of, verify_consistency, verify_inclusion,
+    Checkpoint, ConsistencyProof, InclusionProof, Line, MacKey, consistency_hashes,
+    inclusion_hashes, leaf_hash, root_of, verify_consistency, verify_inclusion,
 };
 
 use crate::LogError;
 use crate::folder::Folder;
 use crate::notary::Mark;
-use crate::scan::{Lines, Replay};
+use crate::scan::Replay;
+use crate::segments::Segments;
+use crate::snapshot::Start;
 use crate::store::{Fold, Store};
 use crate::tiles::{Growing, Tile, TileNodes};
 
@@ -18,20 +21,31 @@ impl<F: Fold> Store<F> {
     /// Errors: `Missing` for an entry outside that size; those of [`Store::read`].
     pub fn prove(&self, index: u64, size: Option<u64>) -> Result<InclusionProof, LogError> {
         let (mark, growing) = self.synced()?;
-        let size = size.unwrap_or(mark.size);
-        if index >= size || size > mark.size {
-            return Err(LogError::Missing { index: index.max(size), size: mark.size });
-        }
+        let size = within(index, size, &mark)?;
         let line = self.read(index)?;
-        let leaf = leaf_hash(&line);
-        let (checkpoint, hashes) = self.with_tiles(&mark, &growing, |nodes| {
-            let checkpoint = self.checkpoint_at(size, &mark, nodes)?;
-            let hashes = inclusion_hashes(nodes, index, size)?;
-            verify_inclusion((index, &leaf), (size, checkpoint.root()), &hashes)
-                .map_err(|why| LogError::ChainBroken { index, offset: 0, why })?;
-            Ok((checkpoint, hashes))
+        self.prove_at(&line, (index, size), (&mark, &growing))
+    }
+
+    /// Proves that a line is in the log although its segment was removed: whoever kept the line,
+    /// without its newline, brings it along.
+    ///
+    /// Errors: `Entry` for bytes that are no line or that are not in the log at their index,
+    /// `Missing` for an entry outside that size, `Untrusted` when tiles are missing.
+    pub fn prove_line(&self, line: &[u8], size: Option<u64>) -> Result<InclusionProof, LogError> {
+        let index = Line::parse(line).map_err(LogError::Entry)?.index;
+        let (mark, growing) = self.synced()?;
+        let size = within(index, size, &mark)?;
+        // The path of any leaf holds also for its own hash, so what the tiles say of the line
+        // itself is compared first: a made-up line is not the fault of a tile.
+        let stands = self.with_tiles(&mark, &growing, |nodes| {
+            let own = self.leaf_of(nodes, (index, size), &mark)?;
+            Ok(own == leaf_hash(line))
         })?;
-        InclusionProof::new(&line, hashes, checkpoint).map_err(LogError::Entry)
+        if !stands {
+            let why = format!("it is not line {index} of this log; bring the line as it was");
+            return Err(LogError::Entry(Error::malformed(why)));
+        }
+        self.prove_at(line, (index, size), (&mark, &growing))
     }
 
     /// Proves that the log at size `old` is the beginning of the log at size `new`.
@@ -47,10 +61,43 @@ impl<F: Fold> Store<F> {
             let root = root_of(nodes, old)?;
             let hashes = consistency_hashes(nodes, old, new)?;
             verify_consistency((old, &root), (new, checkpoint.root()), &hashes)
-                .map_err(|why| LogError::ChainBroken { index: old, offset: 0, why })?;
+                .map_err(|why| self.wrong_tiles(&why))?;
             Ok((checkpoint, hashes))
         })?;
         Ok(ConsistencyProof::new(old, hashes, checkpoint))
+    }
+
+    fn prove_at(
+        &self,
+        line: &[u8],
+        (index, size): (u64, u64),
+        (mark, growing): (&Mark, &Growing),
+    ) -> Result<InclusionProof, LogError> {
+        let leaf = leaf_hash(line);
+        let (checkpoint, hashes) = self.with_tiles(mark, growing, |nodes| {
+            let checkpoint = self.checkpoint_at(size, mark, nodes)?;
+            let hashes = inclusion_hashes(nodes, index, size)?;
+            verify_inclusion((index, &leaf), (size, checkpoint.root()), &hashes)
+                .map_err(|why| self.wrong_tiles(&why))?;
+            Ok((checkpoint, hashes))
+        })?;
+        InclusionProof::new(line, hashes, checkpoint).map_err(LogError::Entry)
+    }
+
+    /// The leaf with this index, once it is shown to be in the log.
+    fn leaf_of(
+        &self,
+        nodes: &mut TileNodes<'_>,
+        (index, size): (u64, u64),
+        mark: &Mark,
+    ) -> Result<[u8; 32], LogError> {
+        use moat_core::audit::Nodes as _;
+        let checkpoint = self.checkpoint_at(size, mark, nodes)?;
+        let leaf = nodes.node(0, index)?;
+        let hashes = inclusion_hashes(nodes, index, size)?;
+        verify_inclusion((index, &leaf), (size, checkpoint.root()), &hashes)
+            .map_err(|why| self.wrong_tiles(&why))?;
+        Ok(leaf)
     }
 
     /// A checkpoint at an earlier size, signed only after its root is shown to be the beginning
@@ -67,7 +114,7 @@ impl<F: Fold> Store<F> {
         let root = root_of(nodes, size)?;
         let hashes = consistency_hashes(nodes, size, mark.size)?;
         verify_consistency((size, &root), (mark.size, &mark.root), &hashes)
-            .map_err(|why| LogError::ChainBroken { index: size - 1, offset: 0, why })?;
+            .map_err(|why| self.wrong_tiles(&why))?;
         Ok(Checkpoint::sign(self.notary.gate(), size, root))
     }
 
@@ -85,32 +132,66 @@ impl<F: Fold> Store<F> {
         if let Ok(answer) = ask(&mut TileNodes::new(root, growing.clone())) {
             return Ok(answer);
         }
-        let end = self.lock()?.end;
-        let chain = Chain::new(&self.notary.gate().id());
-        let lines = Lines::new(&self.segment, 0, end);
-        rebuild_tiles(&mut Replay::new(chain, lines, Some(&self.key)), mark.size, root)?;
-        ask(&mut TileNodes::new(root, growing.clone()))
+        let segments = Segments { folder: self.files.folder(), spans: self.lock()?.spans() };
+        let start = Start::at(&segments, 0, &self.notary.gate().id(), Some(&self.key))?;
+        let removed = start.chain.size();
+        rebuild_tiles(&segments, start, (mark.size, &self.key), root)?;
+        ask(&mut TileNodes::new(root, growing.clone())).map_err(|error| match error {
+            LogError::Untrusted { path, why } if removed > 0 => {
+                let more = format!("the first {removed} entries were removed");
+                LogError::Untrusted { path, why: format!("{why}; {more}, put it back from a copy") }
+            }
+            other => other,
+        })
+    }
+
+    fn wrong_tiles(&self, why: &Error) -> LogError {
+        let path = self.notary.root().path().join("tile");
+        LogError::Untrusted { path, why: format!("does not lead to the log's root ({why})") }
     }
 }
 
-/// Writes the tiles of the first `size` lines that are missing or wrong.
+/// The size to prove at, if it is one of the log and has the entry.
+fn within(index: u64, size: Option<u64>, mark: &Mark) -> Result<u64, LogError> {
+    let size = size.unwrap_or(mark.size);
+    if index >= size || size > mark.size {
+        return Err(LogError::Missing { index: index.max(size), size: mark.size });
+    }
+    Ok(size)
+}
+
+/// Writes the tiles from a start up to `size` lines that are missing or wrong.
 pub(crate) fn rebuild_tiles(
-    replay: &mut Replay<'_>,
-    size: u64,
+    segments: &Segments<'_>,
+    start: Start,
+    (size, key): (u64, &MacKey),
     root: &Folder,
 ) -> Result<(), LogError> {
-    let mut growing = Growing::default();
+    replay_tiles(segments, start, (size, key), |tile| {
+        if tile.is_in(root)? { Ok(()) } else { tile.write(root) }
+    })
+    .map(|_| ())
+}
+
+/// Reads lines from a start up to `size` and shows every tile that they fill. Gives the tiles
+/// that are not full then.
+pub(crate) fn replay_tiles(
+    segments: &Segments<'_>,
+    start: Start,
+    (size, key): (u64, &MacKey),
+    mut show: impl FnMut(&Tile) -> Result<(), LogError>,
+) -> Result<Growing, LogError> {
+    let mut growing = start.growing;
     let mut full: Vec<Tile> = Vec::new();
+    let mut replay = Replay::new(start.chain, segments, start.at, Some(key))?;
     while replay.chain.size() < size {
         let completed = |level, hash: &_| full.extend(growing.add(level, hash));
         if !replay.step(completed, |_, _| Ok(()))? {
             break;
         }
         for tile in full.drain(..) {
-            if !tile.is_in(root)? {
-                tile.write(root)?;
-            }
+            show(&tile)?;
         }
     }
-    Ok(())
+    Ok(growing)
 }

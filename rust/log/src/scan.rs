@@ -1,7 +1,8 @@
-//! Reading a segment from its beginning, in constant memory.
+//! Reading segments from some line on, in constant memory.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use moat_core::audit::{Chain, Line, MacKey};
@@ -10,16 +11,15 @@ use moat_core::limits::LINE_BYTES;
 use moat_core::{Error, Reason};
 
 use crate::LogError;
-
-/// The name of the one segment there is in this version, in the folder `seg`.
-pub(crate) const SEGMENT: &str = "000000000000.jsonl";
+use crate::segments::{Place, Segments, Span, cut, unreadable};
 
 /// Bytes read at a time: more than one line, and little enough to stay in a processor's cache.
 const CHUNK: usize = 128 * 1024;
 
-/// The lines of a file, from some byte of it up to another.
-pub(crate) struct Lines<'f> {
-    file: &'f File,
+/// The lines of one segment, from some byte of it up to another.
+pub(crate) struct Lines {
+    file: File,
+    segment: u64,
     /// Where in the file the next read starts, and where the last one ends.
     next: u64,
     end: u64,
@@ -29,28 +29,53 @@ pub(crate) struct Lines<'f> {
     filled: usize,
 }
 
-impl<'f> Lines<'f> {
-    pub(crate) fn new(file: &'f File, from: u64, end: u64) -> Self {
-        let size = usize::try_from(end.saturating_sub(from)).unwrap_or(CHUNK).min(CHUNK);
-        Self { file, next: from, end, buffer: vec![0; size], start: 0, filled: 0 }
+impl Lines {
+    /// All lines of a segment.
+    pub(crate) fn new(file: File, span: Span) -> Self {
+        Self::from(file, span, 0)
     }
 
-    /// Where in the file the next line starts.
-    pub(crate) fn offset(&self) -> u64 {
-        self.next - (self.filled - self.start) as u64
+    /// The lines of a segment from a byte on at which one starts.
+    pub(crate) fn from(file: File, span: Span, offset: u64) -> Self {
+        let Span { first: segment, end } = span;
+        let size = usize::try_from(end.saturating_sub(offset)).unwrap_or(CHUNK).min(CHUNK);
+        let buffer = vec![0; size];
+        Self { file, segment, next: offset, end, buffer, start: 0, filled: 0 }
+    }
+
+    /// The file that is read.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where the next line starts.
+    pub(crate) fn place(&self) -> Place {
+        let offset = self.next - (self.filled - self.start) as u64;
+        Place { segment: self.segment, offset }
     }
 
     /// The next line without its newline, or nothing when no newline is left. Bytes that are
     /// too many for a line come as one, for the reader to refuse.
-    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, LogError> {
+        Ok(self.find_next()?.and_then(|range| self.buffer.get(range)))
+    }
+
+    /// Where in the buffer the next line is; the line after it is the next one then.
+    fn find_next(&mut self) -> Result<Option<Range<usize>>, LogError> {
         let Some(size) = self.find()? else { return Ok(None) };
         let start = self.start;
         self.start = (start + size + 1).min(self.filled);
-        Ok(self.buffer.get(start..start + size))
+        Ok(Some(start..start + size))
+    }
+
+    /// Does the next line name this leaf as the one before it? Nothing when there is no line.
+    pub(crate) fn next_follows(&mut self, leaf: &Hash256) -> Option<bool> {
+        let line = self.peek().ok().flatten().and_then(|bytes| Line::parse(bytes).ok());
+        line.map(|line| line.follows(leaf))
     }
 
     /// The next line, without going past it.
-    fn peek(&mut self) -> io::Result<Option<&[u8]>> {
+    fn peek(&mut self) -> Result<Option<&[u8]>, LogError> {
         let Some(size) = self.find()? else { return Ok(None) };
         Ok(self.buffer.get(self.start..self.start + size))
     }
@@ -60,7 +85,7 @@ impl<'f> Lines<'f> {
         self.buffer.get(self.start..self.filled).unwrap_or_default()
     }
 
-    fn find(&mut self) -> io::Result<Option<usize>> {
+    fn find(&mut self) -> Result<Option<usize>, LogError> {
         loop {
             let found = memchr::memchr(b'\n', self.rest());
             if found.is_some() {
@@ -72,7 +97,7 @@ impl<'f> Lines<'f> {
             if self.next >= self.end {
                 return Ok(None);
             }
-            self.fill()?;
+            self.fill().map_err(|source| unreadable(self.segment, source))?;
         }
     }
 
@@ -92,18 +117,33 @@ impl<'f> Lines<'f> {
     }
 }
 
-/// The lines of a log, each checked to be the one that comes next.
-pub(crate) struct Replay<'f> {
+/// The lines of a log over all its segments, each checked to be the one that comes next.
+pub(crate) struct Replay<'s> {
     pub(crate) chain: Chain,
-    pub(crate) lines: Lines<'f>,
-    key: Option<&'f MacKey>,
+    segments: &'s Segments<'s>,
+    /// The number of the segment that is being read.
+    at: usize,
+    lines: Option<Lines>,
+    key: Option<&'s MacKey>,
     /// Where the line before starts.
-    before: u64,
+    before: Place,
+    /// Bytes of the segments that were read to their end.
+    done: u64,
 }
 
-impl<'f> Replay<'f> {
-    pub(crate) fn new(chain: Chain, lines: Lines<'f>, key: Option<&'f MacKey>) -> Self {
-        Self { chain, lines, key, before: 0 }
+impl<'s> Replay<'s> {
+    /// Reads from the beginning of segment number `at`, before whose first line the log's end
+    /// is `chain`.
+    pub(crate) fn new(
+        chain: Chain,
+        segments: &'s Segments<'s>,
+        at: usize,
+        key: Option<&'s MacKey>,
+    ) -> Result<Self, LogError> {
+        let before = Place { segment: chain.size(), offset: 0 };
+        let mut replay = Self { chain, segments, at, lines: None, key, before, done: 0 };
+        replay.enter(at)?;
+        Ok(replay)
     }
 
     /// Reads the next line and shows it, with where it starts; false at the end. `completed`
@@ -111,43 +151,99 @@ impl<'f> Replay<'f> {
     pub(crate) fn step(
         &mut self,
         completed: impl FnMut(u32, &Hash256),
-        show: impl FnOnce(u64, &Line<'_>) -> Result<(), LogError>,
+        show: impl FnOnce(Place, &Line<'_>) -> Result<(), LogError>,
     ) -> Result<bool, LogError> {
-        let offset = self.lines.offset();
-        let Some(bytes) = self.lines.next().map_err(unreadable)? else { return Ok(false) };
+        let Some((place, range)) = self.find_next()? else { return Ok(false) };
+        let bytes = self.lines.as_ref().and_then(|lines| lines.buffer.get(range));
+        let Some(bytes) = bytes else { return Ok(false) };
         let why = match self.chain.push(bytes, self.key, completed) {
             Ok(line) => {
-                self.before = offset;
-                show(offset, &line)?;
+                self.before = place;
+                show(place, &line)?;
                 return Ok(true);
             }
             Err(why) => why,
         };
         let line = Line::parse(bytes).ok().map(|line| (line.index, line.leaf()));
-        Err(self.blame(why, offset, line))
+        Err(self.blame(why, place, line))
+    }
+
+    /// Is the next line the first of a segment?
+    pub(crate) fn is_at_start(&self) -> bool {
+        let size = self.chain.size();
+        let mut near = self.segments.spans.iter().skip(self.at).take(2);
+        near.any(|span| span.first == size)
+    }
+
+    /// Bytes read since the beginning.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.done + self.end()
+    }
+
+    /// Where the last line of the segment that was read last ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.lines.as_ref().map_or(0, |lines| lines.place().offset)
+    }
+
+    /// What follows the last newline.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.lines.as_ref().map_or(&[], Lines::rest)
+    }
+
+    /// Where the next line is, in this segment or the next.
+    fn find_next(&mut self) -> Result<Option<(Place, Range<usize>)>, LogError> {
+        loop {
+            let Some(lines) = &mut self.lines else { return Ok(None) };
+            let place = lines.place();
+            if let Some(range) = lines.find_next()? {
+                return Ok(Some((place, range)));
+            }
+            let Some(next) = self.segments.spans.get(self.at + 1) else { return Ok(None) };
+            let size = self.chain.size();
+            if !lines.rest().is_empty() {
+                return Err(place.broken(size, cut()));
+            }
+            if next.first != size {
+                return Err(place.gap(size, next.first));
+            }
+            self.done += place.offset;
+            self.enter(self.at + 1)?;
+        }
+    }
+
+    fn enter(&mut self, at: usize) -> Result<(), LogError> {
+        let opened = self.segments.open(at)?;
+        self.at = at;
+        self.lines = opened.map(|(span, file)| Lines::new(file, span));
+        Ok(())
     }
 
     /// Says which line is wrong. Without a key, a `prev` that does not fit means that this line
     /// or the one before was changed; if the next line vouches for this one, it was the other.
-    fn blame(&mut self, why: Error, offset: u64, line: Option<(u64, Hash256)>) -> LogError {
+    fn blame(&mut self, why: Error, place: Place, line: Option<(u64, Hash256)>) -> LogError {
         let index = self.chain.size();
         if why.reason == Reason::BadSignature {
-            return LogError::BadMac { index, offset };
+            return place.forged(index);
         }
-        let next = self.lines.peek().ok().flatten().and_then(|bytes| Line::parse(bytes).ok());
-        if let (Reason::BrokenChain, None, Some((place, leaf))) = (why.reason, self.key, line)
-            && place == index
+        if let (Reason::BrokenChain, None, Some((stands, leaf))) = (why.reason, self.key, line)
+            && stands == index
             && index > 0
-            && next.is_some_and(|next| next.follows(&leaf))
+            && self.is_next_after(&leaf)
         {
-            let (index, offset) = (index - 1, self.before);
             let why = Error::new(Reason::BrokenChain, "the next line has another hash of it");
-            return LogError::ChainBroken { index, offset, why };
+            return self.before.broken(index - 1, why);
         }
-        LogError::ChainBroken { index, offset, why }
+        place.broken(index, why)
     }
-}
 
-pub(crate) fn unreadable(source: io::Error) -> LogError {
-    LogError::Io { action: "read", path: SEGMENT.into(), source }
+    /// Does the line after the one that was just read, in this segment or the next, name this
+    /// leaf?
+    fn is_next_after(&mut self, leaf: &Hash256) -> bool {
+        if let Some(found) = self.lines.as_mut().and_then(|lines| lines.next_follows(leaf)) {
+            return found;
+        }
+        let next = self.segments.open(self.at + 1).ok().flatten();
+        let follows = |(span, file)| Lines::new(file, span).next_follows(leaf);
+        next.and_then(follows).unwrap_or(false)
+    }
 }

@@ -1,31 +1,34 @@
 //! The open log: decide, append and apply under one lock, then wait for the shared sync.
 
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use moat_core::Error;
-use moat_core::audit::{Chain, Checkpoint, Line, MacKey, RESERVED};
+use moat_core::audit::{Chain, Checkpoint, MacKey, RESERVED};
 use moat_core::limits::{CHECKPOINT_ENTRIES, TIME_MAX};
 
 use crate::LogError;
 use crate::notary::{Mark, Notary};
 use crate::open::Opened;
-use crate::scan::{Lines, unreadable};
+use crate::read::Places;
+use crate::rotate::{Current, Due, Files};
+use crate::segments::Span;
 use crate::tiles::{Growing, Tile};
 use crate::writer::{Health, Writer};
 
 /// What the entries of a log add up to.
 pub trait Fold: Send {
-    /// Takes the next entry. The log's own kinds (`open`, `torn`, `restored`) come too.
+    /// Takes the next entry. Of the log's own kinds `open`, `torn` and `restored` come too;
+    /// `snapshot` and `pruned` do not, they only say where lines lie.
     ///
     /// Errors: when the entry does not fit. The log then refuses to open, or becomes unavailable
     /// when it was just being written: a state must accept what it decided itself.
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<(), Error>;
 
-    /// Something is about to be decided: the state may drop what is stale by then. The second
-    /// that counts: `now`, or a later one that the state knows of. Lines are dated with it.
+    /// Something is about to be decided or has been written: the state may drop what is stale
+    /// by then. The second that counts: `now`, or a later one that the state knows of. Lines are
+    /// dated with it.
     fn advance(&mut self, now: u64) -> u64 {
         now
     }
@@ -35,7 +38,9 @@ pub trait Fold: Send {
     fn snapshot(&self) -> Result<Vec<Vec<u8>>, Error>;
 
     /// Takes back one item of a snapshot. Items come in their order, into a new state, before
-    /// any entry.
+    /// any entry. Who verifies without the gate's key may give items that somebody made up.
+    ///
+    /// Errors: when the item is none of this state's.
     fn restore(&mut self, item: &[u8]) -> Result<(), Error>;
 }
 
@@ -115,10 +120,12 @@ pub(crate) struct Inner<F> {
     pub(crate) fold: F,
     pub(crate) chain: Chain,
     pub(crate) growing: Growing,
-    /// Where every line starts whose index is a multiple of `BLOCK`.
-    pub(crate) offsets: Vec<u64>,
-    /// Where the next line will start.
-    pub(crate) end: u64,
+    /// The segments before the current one that are still here.
+    pub(crate) older: Vec<Span>,
+    pub(crate) current: Current,
+    pub(crate) due: Due,
+    /// Entries before this one may have been removed.
+    pub(crate) pruned: u64,
     /// Size and time of the newest mark.
     pub(crate) marked: (u64, u64),
     pub(crate) closed: bool,
@@ -131,8 +138,10 @@ pub struct Store<F: Fold> {
     pub(crate) notary: Arc<Notary>,
     pub(crate) health: Arc<Health>,
     pub(crate) key: MacKey,
-    /// The segment again, for reading.
-    pub(crate) segment: File,
+    pub(crate) files: Box<dyn Files>,
+    pub(crate) places: Places,
+    /// Held while segments are removed.
+    pub(crate) pruning: Mutex<()>,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
     /// Closing the file gives the lock back; it is never unlocked by hand, because a forked
     /// child shares it.
@@ -186,23 +195,20 @@ impl<F: Fold> Store<F> {
         decide: impl FnOnce(&F, &mut Vec<Entry>) -> R,
     ) -> Result<Pending<R>, LogError> {
         self.health.check()?;
-        if now > TIME_MAX {
-            let why = Error::malformed(format!("the clock says {now}; set the clock"));
-            return Err(LogError::Entry(why));
-        }
+        check_clock(now)?;
         if self.writer.backlog() > BACKLOG {
             let (size, _) = self.position()?;
             self.writer.wait(size)?;
         }
-        let mut inner = self.lock()?;
-        self.health.check()?;
-        if inner.closed {
-            return Err(LogError::unavailable("it is being closed"));
+        let mut inner = self.lock_open()?;
+        if inner.is_rotation_due() {
+            self.rotate(&mut inner, now)?;
         }
         let mut entries = Vec::new();
         let now = inner.fold.advance(now);
         let value = decide(&inner.fold, &mut entries);
         let first = inner.chain.size();
+        check_kinds(&entries)?;
         let batch = inner.append(&entries, now, &self.key)?;
         let applied = inner.apply(first, &entries, &batch.times);
         applied
@@ -233,59 +239,7 @@ impl<F: Fold> Store<F> {
         self.notary.publish(mark)
     }
 
-    /// The line of an entry, without its newline, as it is on the disk and with its MAC checked.
-    ///
-    /// Errors: `Missing`, `BadMac` or `ChainBroken` when it was changed since.
-    pub fn read(&self, index: u64) -> Result<Vec<u8>, LogError> {
-        let mut found = None;
-        self.walk(index, |line| {
-            found = Some(line.bytes.to_vec());
-            ControlFlow::Break(())
-        })?;
-        let (size, _) = self.position()?;
-        found.ok_or(LogError::Missing { index, size })
-    }
-
-    /// Shows the lines from `index` on, each with its MAC checked, until the end or a break.
-    ///
-    /// Errors: as [`Store::read`].
-    pub fn walk(
-        &self,
-        index: u64,
-        mut show: impl FnMut(&Line<'_>) -> ControlFlow<()>,
-    ) -> Result<(), LogError> {
-        self.health.check()?;
-        let (start, end, size) = {
-            let inner = self.lock()?;
-            let block = usize::try_from(index / BLOCK).unwrap_or(usize::MAX);
-            (inner.offsets.get(block).copied(), inner.end, inner.chain.size())
-        };
-        let Some(start) = start.filter(|_| index < size) else {
-            return Err(LogError::Missing { index, size });
-        };
-        self.writer.wait(size)?;
-        let mut lines = Lines::new(&self.segment, start, end);
-        for at in index - index % BLOCK..size {
-            let offset = lines.offset();
-            let broken = |why| LogError::ChainBroken { index: at, offset, why };
-            let bytes = lines.next().map_err(unreadable)?;
-            let bytes = bytes.ok_or_else(|| broken(Error::malformed("the line is missing")))?;
-            if at < index {
-                continue;
-            }
-            let line = Line::parse(bytes).map_err(broken)?;
-            if line.index != at {
-                return Err(broken(Error::malformed("another line stands in its place")));
-            }
-            line.leaf_with(&self.key).map_err(|_| LogError::BadMac { index: at, offset })?;
-            if show(&line).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// How often the segment was synced since it was opened.
+    /// How often the log was synced since it was opened.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.writer.syncs()
@@ -318,6 +272,35 @@ impl<F: Fold> Store<F> {
         self.inner.lock().map_err(|e| self.health.panicked(e))
     }
 
+    /// Appends an entry of the log's own and returns when it is on the disk. `note` changes what
+    /// goes with the entry, under the same lock.
+    pub(crate) fn append_own(
+        &self,
+        entry: Entry,
+        now: u64,
+        note: impl FnOnce(&mut Inner<F>),
+    ) -> Result<(), LogError> {
+        check_clock(now)?;
+        let mut inner = self.lock_open()?;
+        let now = inner.fold.advance(now);
+        let batch = inner.append(&[entry], now, &self.key)?;
+        note(&mut inner);
+        let (mark, size) = (inner.mark(now), inner.chain.size());
+        self.writer.enqueue(&batch.lines, size, mark, batch.tiles)?;
+        drop(inner);
+        self.writer.wait(size)
+    }
+
+    /// The lock of a log that takes entries.
+    fn lock_open(&self) -> Result<MutexGuard<'_, Inner<F>>, LogError> {
+        let inner = self.lock()?;
+        self.health.check()?;
+        if inner.closed {
+            return Err(LogError::unavailable("it is being closed"));
+        }
+        Ok(inner)
+    }
+
     /// The newest size and root, once they are on the disk, and the growing tiles of that size.
     pub(crate) fn synced(&self) -> Result<(Mark, Growing), LogError> {
         self.health.check()?;
@@ -343,29 +326,52 @@ impl<F: Fold> Drop for Store<F> {
 }
 
 /// What a commit adds to the segment.
-struct Batch {
-    lines: Vec<u8>,
+pub(crate) struct Batch {
+    pub(crate) lines: Vec<u8>,
     times: Vec<u64>,
-    tiles: Vec<Tile>,
+    pub(crate) tiles: Vec<Tile>,
+}
+
+/// Refuses a second that no line can have: a state that has seen it never goes back.
+fn check_clock(now: u64) -> Result<(), LogError> {
+    if now <= TIME_MAX {
+        return Ok(());
+    }
+    Err(LogError::Entry(Error::malformed(format!("the clock says {now}; set the clock"))))
+}
+
+/// Refuses entries of the kinds that are the log's own.
+fn check_kinds(entries: &[Entry]) -> Result<(), LogError> {
+    let Some(own) = entries.iter().find(|entry| RESERVED.contains(&entry.kind)) else {
+        return Ok(());
+    };
+    Err(LogError::Entry(Error::malformed(format!("the kind `{}` is the log's", own.kind))))
 }
 
 impl<F: Fold> Inner<F> {
+    /// All segments.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let all = self.older.iter().chain([&self.current.span]);
+        all.copied().collect()
+    }
+
     /// Writes the entries to a buffer, all or none.
-    fn append(&mut self, entries: &[Entry], now: u64, key: &MacKey) -> Result<Batch, LogError> {
+    pub(crate) fn append(
+        &mut self,
+        entries: &[Entry],
+        now: u64,
+        key: &MacKey,
+    ) -> Result<Batch, LogError> {
         let size = entries.iter().map(|entry| entry.body.len() + 256).sum();
         let mut lines = Vec::with_capacity(size);
         let (mut times, mut starts, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
         // One entry that is refused leaves the chain as it was; of several, the first may not be.
         let before = (entries.len() > 1).then(|| self.chain.clone());
         for entry in entries {
-            starts.push((self.chain.size(), self.end + lines.len() as u64));
+            starts.push((self.chain.size(), self.current.span.end + lines.len() as u64));
             let parts = (now, entry.kind, entry.body.as_slice());
             let note = |level, hash: &_| nodes.push((level, *hash));
-            let written = match RESERVED.contains(&entry.kind) {
-                true => Err(Error::malformed(format!("the kind `{}` is the log's", entry.kind))),
-                false => self.chain.append(&mut lines, key, parts, note),
-            };
-            match written {
+            match self.chain.append(&mut lines, key, parts, note) {
                 Ok(time) => times.push(time),
                 Err(why) => {
                     self.chain = before.unwrap_or_else(|| self.chain.clone());
@@ -375,9 +381,9 @@ impl<F: Fold> Inner<F> {
         }
         let tiles = nodes.iter().filter_map(|(level, hash)| self.growing.add(*level, hash));
         let tiles = tiles.collect();
-        let blocks = starts.iter().filter(|(index, _)| index % BLOCK == 0);
-        self.offsets.extend(blocks.map(|(_, start)| start));
-        self.end += lines.len() as u64;
+        starts.iter().for_each(|(index, start)| self.current.note(*index, *start));
+        self.current.span.end += lines.len() as u64;
+        self.due.since += lines.len() as u64;
         Ok(Batch { lines, times, tiles })
     }
 

@@ -30,6 +30,37 @@ pub(crate) struct Growing {
 }
 
 impl Growing {
+    /// The tiles that are not full in a log of `size`, from the hashes of each level, and the
+    /// log's tree, whose complete subtrees lie in them. Nothing when the hashes are too many or
+    /// too few.
+    pub(crate) fn resume(size: u64, hashes: Vec<Vec<Hash256>>) -> Option<(Self, Tree)> {
+        let nodes = |level: usize| size.checked_shr(HEIGHT * u32::try_from(level).ok()?);
+        let mut peaks = Vec::new();
+        for (level, hashes) in hashes.iter().enumerate().rev() {
+            let nodes = nodes(level).filter(|nodes| *nodes > 0)?;
+            if hashes.len() as u64 != nodes % WIDTH {
+                return None;
+            }
+            let mut rest = hashes.as_slice();
+            while !rest.is_empty() {
+                let (subtree, others) = rest.split_at_checked(1 << rest.len().ilog2())?;
+                peaks.push(root(subtree));
+                rest = others;
+            }
+        }
+        if nodes(hashes.len()).is_some_and(|nodes| nodes > 0) {
+            return None;
+        }
+        let level = |(level, hashes)| Some((nodes(level)? / WIDTH, hashes));
+        let levels = hashes.into_iter().enumerate().map(level).collect::<Option<_>>()?;
+        Some((Self { levels }, Tree::from_peaks(size, peaks)?))
+    }
+
+    /// The hashes of each level.
+    pub(crate) fn hashes(&self) -> Vec<Vec<Hash256>> {
+        self.levels.iter().map(|(_, hashes)| hashes.clone()).collect()
+    }
+
     /// Takes a node that a leaf completed, and gives the tile that it fills.
     pub(crate) fn add(&mut self, level: u32, hash: &Hash256) -> Option<Tile> {
         if !level.is_multiple_of(HEIGHT) {
@@ -59,12 +90,27 @@ impl Tile {
 
     /// Writes it. It is not synced: what a crash takes is made again.
     pub(crate) fn write(&self, root: &Folder) -> Result<(), LogError> {
+        let (folder, name) = self.make_place(root)?;
+        folder.replace(&name, self.hashes.as_flattened(), false)
+    }
+
+    /// Sees to it that it is in the folder and on the disk, for good.
+    pub(crate) fn keep(&self, root: &Folder) -> Result<(), LogError> {
+        let right = self.is_in(root)?;
+        let (folder, name) = self.make_place(root)?;
+        if right && folder.sync_file(&name)? {
+            return folder.sync();
+        }
+        folder.replace(&name, self.hashes.as_flattened(), true)
+    }
+
+    fn make_place(&self, root: &Folder) -> Result<(Folder, String), LogError> {
         let (folders, name) = place(self.level, self.index);
         let mut folder = root.make("tile")?;
         for step in folders {
             folder = folder.make(&step)?;
         }
-        folder.replace(&name, self.hashes.as_flattened(), false)
+        Ok((folder, name))
     }
 }
 
@@ -109,10 +155,15 @@ impl Nodes for TileNodes<'_> {
         let Some(leaves) = hashes.get(within..within + (1 << above)) else {
             return Err(LogError::Untrusted { path, why: "has a tile that is too short".into() });
         };
-        let mut tree = Tree::default();
-        leaves.iter().for_each(|leaf| tree.append(*leaf, |_, _| ()));
-        Ok(tree.root())
+        Ok(root(leaves))
     }
+}
+
+/// The root above some nodes.
+fn root(nodes: &[Hash256]) -> Hash256 {
+    let mut tree = Tree::default();
+    nodes.iter().for_each(|node| tree.append(*node, |_, _| ()));
+    tree.root()
 }
 
 /// The hashes of a full tile, or nothing when there is no file of the right size.
@@ -146,7 +197,33 @@ fn place(level: u32, index: u64) -> (Vec<String>, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::place;
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use moat_core::audit::{Tree, leaf_hash};
+
+    use super::{Growing, place};
+
+    #[test]
+    fn a_tree_goes_on_from_its_growing_tiles_at_every_size() {
+        let (mut growing, mut tree) = (Growing::default(), Tree::default());
+        for size in 1..=70_000_u64 {
+            tree.append(leaf_hash(&size.to_be_bytes()), |level, hash| {
+                growing.add(level, hash);
+            });
+            if size > 1_100 && size % 997 > 1 && size % 256 > 1 && size % 65_536 > 2 {
+                continue;
+            }
+            let hashes = growing.hashes();
+            let (again, same) = Growing::resume(size, hashes.clone()).unwrap();
+            assert_eq!((again.levels, &same), (growing.levels.clone(), &tree));
+            for other in [size - 1, size + 1] {
+                assert!(Growing::resume(other, hashes.clone()).is_none(), "{size} {other}");
+            }
+            let mut more = hashes.clone();
+            more.push(Vec::new());
+            assert!(Growing::resume(size, more).is_none());
+            assert!(Growing::resume(size, hashes[1..].to_vec()).is_none());
+        }
+    }
 
     #[test]
     fn a_tile_lies_where_tlog_tiles_says() {

@@ -1,17 +1,18 @@
 //! Verification by anyone: the gate's public key, no lock, constant memory, nothing written.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moat_core::audit::{Chain, Line, MacKey};
+use moat_core::audit::{Line, MacKey, PRUNED};
 use moat_core::key::{AgentId, Hash256};
 
+use crate::claim::{Claim, settle};
 use crate::folder::Folder;
 use crate::notary::{Anchor, CHECKPOINT, read_checkpoint};
-use crate::open::{Claim, check_segments};
-use crate::scan::{Lines, Replay, SEGMENT, unreadable};
+use crate::scan::{Lines, Replay};
+use crate::segments::{Segments, missing, name};
+use crate::snapshot::{Refold, Start, read_pruned};
+use crate::store::Fold;
 use crate::{LogError, Witness};
 
 /// Whom a verifier trusts.
@@ -48,6 +49,9 @@ pub enum Unchecked {
     /// This many entries come after the newest checkpoint: whoever can write the folder may have
     /// added, changed or cut them.
     UnsignedTail(u64),
+    /// The first entries, this many, are no longer here: their hashes are in the signed root, what
+    /// they said is only in the snapshot after them.
+    Pruned(u64),
     /// No MAC key: whether the gate wrote each line is known for signed entries alone.
     Macs,
 }
@@ -61,6 +65,7 @@ impl Unchecked {
             Self::AnchorMissing => "anchor_missing",
             Self::NoCheckpoint => "no_checkpoint",
             Self::UnsignedTail(_) => "unsigned_tail",
+            Self::Pruned(_) => "pruned",
             Self::Macs => "macs",
         }
     }
@@ -86,6 +91,11 @@ impl std::fmt::Display for Unchecked {
                 "{entries} entries come after the newest checkpoint: whoever can write the \
                  folder may have added, changed or cut them"
             ),
+            Self::Pruned(entries) => write!(
+                f,
+                "the first {entries} entries were removed: their hashes are covered by the tree, \
+                 what they said is known from the snapshot after them alone"
+            ),
             Self::Macs => {
                 f.write_str("the MACs of the lines were not checked: only the gate has their key")
             }
@@ -96,10 +106,12 @@ impl std::fmt::Display for Unchecked {
 /// What a verification found. That there is one means that nothing was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Entries in the log.
+    /// Entries in the log, removed ones included.
     pub entries: u64,
-    /// Bytes of their lines.
+    /// Bytes of the lines that are here.
     pub bytes: u64,
+    /// Segments that are here.
+    pub segments: usize,
     /// The root of the Merkle tree over all of them.
     pub root: Hash256,
     /// The time of the last entry, in seconds since 1970, UTC.
@@ -110,48 +122,90 @@ pub struct Report {
     pub anchored: Option<u64>,
     /// Bytes after the last newline: an unfinished write, which the gate cuts when it opens.
     pub torn: u64,
-    /// How many entries there are of each kind, in the order of their first one.
+    /// How many of the entries that are here are of each kind, in the order of their first one.
     pub kinds: Vec<(String, u64)>,
     /// What could not be checked.
     pub unchecked: Vec<Unchecked>,
 }
 
-/// Checks a log: every line, the chain, the signed checkpoint and the anchor. A gate may be
-/// writing it meanwhile. `progress` is called every few thousand entries and at the end.
+/// Checks a log: every line, the chain, every snapshot, the signed checkpoint and the anchor. A
+/// gate may be writing it meanwhile. A log of several segments is taken into a state that `fold`
+/// makes, and every snapshot is compared with that. `progress` is called every few thousand
+/// entries and at the end.
 ///
-/// Errors: `ChainBroken`, `BadMac` (with a key), `RolledBack`, `Untrusted`, `Io`.
-pub fn verify(
+/// Errors: `ChainBroken`, `BadMac` (with a key), `SnapshotDiffers`, `Rejected`, `RolledBack`,
+/// `Untrusted`, `Io`.
+pub fn verify<F: Fold>(
     folder: &Path,
     trust: &Trust,
+    fold: impl Fn() -> F,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, LogError> {
     let source = Source::open(folder)?;
-    // Claims are read before the length of the file, which can only have grown since.
-    let mut claims = source.claims(trust)?;
-    let total = source.file.metadata().map_err(unreadable)?.len();
-    let lines = Lines::new(&source.file, 0, total);
-    let mut replay = Replay::new(Chain::new(&trust.log), lines, trust.key.as_ref());
-    let mut kinds: Vec<(String, u64)> = Vec::new();
-    let mut count = |kind: &str| match kinds.iter_mut().find(|(known, _)| known == kind) {
-        Some((_, count)) => *count += 1,
-        None => kinds.push((kind.to_owned(), 1)),
-    };
-    while replay.step(
-        |_, _| (),
-        |_, line| {
-            count(line.kind);
-            Ok(())
-        },
-    )? {
+    loop {
+        let mut claims = source.claims(trust)?;
+        // Claims are read before the lengths of the files, which can only have grown since.
+        let segments = source.segments()?;
+        let found = check(&source, &segments, trust, &mut claims, &fold, &mut progress);
+        // A segment that is removed while it is being read is no fault of the log: that removes
+        // at least one for good, so this comes to an end.
+        match found {
+            Err(error) if source.segments()?.oldest() == segments.oldest() => return Err(error),
+            Err(_) => (),
+            done => return done,
+        }
+    }
+}
+
+/// One reading of the segments as they were listed.
+fn check<F: Fold>(
+    source: &Source,
+    segments: &Segments<'_>,
+    trust: &Trust,
+    claims: &mut [Claim],
+    fold: impl Fn() -> F,
+    progress: &mut impl FnMut(Progress),
+) -> Result<Report, LogError> {
+    let (log, key) = (&trust.log, trust.key.as_ref());
+    let (start, skipped) = Start::oldest(segments, log, key)?;
+    settle(claims, (&start, segments), &source.root, (log, key))?;
+    let first = start.chain.size();
+    let many = segments.spans.len() > 1 || first > 0;
+    let mut refold = many.then(|| Refold::new(fold(), &start)).transpose()?;
+    let mut growing = start.growing;
+    let total = segments.bytes(start.at);
+    let mut replay = Replay::new(start.chain, segments, start.at, key)?;
+    let mut kinds = Kinds::default();
+    loop {
+        let before = (many && replay.is_at_start()).then(|| growing.clone());
+        let more = replay.step(
+            |level, hash| {
+                if many {
+                    growing.add(level, hash);
+                }
+            },
+            |place, line| {
+                kinds.count(line.kind);
+                let refold = refold.as_mut();
+                refold.map_or(Ok(()), |refold| refold.take(place, line, before.as_ref()))
+            },
+        )?;
+        if !more {
+            break;
+        }
         claims.iter_mut().for_each(|claim| claim.compare(&replay.chain));
         let entries = replay.chain.size();
         if entries.is_multiple_of(4096) {
-            progress(Progress { entries, bytes: replay.lines.offset(), total });
+            progress(Progress { entries, bytes: replay.bytes(), total });
         }
     }
-    let (entries, bytes) = (replay.chain.size(), replay.lines.offset());
+    let pruned = refold.map_or(0, |refold| refold.pruned);
+    if first > pruned {
+        return Err(skipped.unwrap_or_else(|| missing(pruned)));
+    }
+    let (entries, bytes) = (replay.chain.size(), replay.bytes());
     progress(Progress { entries, bytes, total });
-    if let Some(claim) = claims.iter().find(|claim| !claim.held) {
+    if let Some(claim) = claims.iter_mut().find(|claim| !claim.held) {
         return Err(claim.refusal(entries));
     }
     let covered = |witness| claims.iter().find(|c| c.witness == witness).map(|c| c.size);
@@ -159,18 +213,32 @@ pub fn verify(
     Ok(Report {
         entries,
         bytes,
+        segments: segments.spans.len() - start.at,
         root: replay.chain.root(),
         time: replay.chain.time(),
         signed,
         anchored,
-        torn: replay.lines.rest().len() as u64,
-        kinds,
-        unchecked: unchecked(trust, entries, signed, anchored),
+        torn: replay.rest().len() as u64,
+        kinds: kinds.0,
+        unchecked: unchecked(trust, (first, entries), signed, anchored),
     })
 }
 
-/// Shows the lines of a log in order, each after it was found to be the one that comes next.
-/// Signatures are not looked at: [`verify`] does that.
+/// How many lines there are of each kind.
+#[derive(Default)]
+struct Kinds(Vec<(String, u64)>);
+
+impl Kinds {
+    fn count(&mut self, kind: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((kind.to_owned(), 1)),
+        }
+    }
+}
+
+/// Shows the lines of a log that are here in order, each after it was found to be the one that
+/// comes next. Signatures are not looked at: [`verify`] does that.
 ///
 /// Errors: as [`verify`].
 pub fn walk(
@@ -179,43 +247,68 @@ pub fn walk(
     mut show: impl FnMut(&Line<'_>) -> ControlFlow<()>,
 ) -> Result<(), LogError> {
     let source = Source::open(folder)?;
-    let total = source.file.metadata().map_err(unreadable)?.len();
-    let mut replay = Replay::new(Chain::new(log), Lines::new(&source.file, 0, total), None);
+    let segments = source.segments()?;
+    let (start, skipped) = Start::oldest(&segments, log, None)?;
+    let (first, mut pruned) = (start.chain.size(), start.pruned);
+    let mut replay = Replay::new(start.chain, &segments, start.at, None)?;
     let mut flow = ControlFlow::Continue(());
     while flow.is_continue()
         && replay.step(
             |_, _| (),
             |_, line| {
+                if line.kind == PRUNED {
+                    pruned = read_pruned(line)?;
+                }
                 flow = show(line);
                 Ok(())
             },
         )?
     {}
+    if flow.is_continue() && first > pruned {
+        return Err(skipped.unwrap_or_else(|| missing(pruned)));
+    }
     Ok(())
 }
 
-/// The lines of a log from an entry on, as they are: nothing is checked. An unfinished last
-/// line is left out.
+/// The lines of a log from an entry on, or from the oldest that is here, as they are: nothing is
+/// checked. An unfinished last line is left out.
 ///
-/// Errors: `Untrusted`, `Io`.
+/// Errors: `Untrusted`, `Io`; while reading, `NotFound` when a segment is removed meanwhile.
 pub fn lines(
     folder: &Path,
     start: usize,
 ) -> Result<impl Iterator<Item = std::io::Result<Vec<u8>>> + Send + use<>, LogError> {
-    let mut file = BufReader::new(Source::open(folder)?.file);
-    let next = move || {
-        let mut line = Vec::new();
-        match file.read_until(b'\n', &mut line) {
-            Err(error) => Some(Err(error)),
-            Ok(_) => (line.pop() == Some(b'\n')).then_some(Ok(line)),
+    let source = Source::open(folder)?;
+    let segments = source.segments()?;
+    let at = segments.holding(start as u64).unwrap_or(0);
+    let first = segments.spans.get(at).map_or(0, |span| span.first);
+    let skip = start.saturating_sub(usize::try_from(first).unwrap_or(usize::MAX));
+    let mut spans = segments.spans.clone().into_iter().skip(at);
+    let mut reader: Option<Lines> = None;
+    let mut next = move || loop {
+        if let Some(lines) = &mut reader
+            && let Some(line) = lines.next()?
+        {
+            return Ok(Some(line.to_vec()));
         }
+        let Some(span) = spans.next() else { return Ok(None) };
+        let found = source.folder.read(&name(span.first))?;
+        let file = found.ok_or_else(|| missing(span.first))?;
+        reader = Some(Lines::new(file, span));
     };
-    Ok(std::iter::from_fn(next).skip(start))
+    Ok(std::iter::from_fn(move || next().map_err(unread).transpose()).skip(skip))
+}
+
+fn unread(error: LogError) -> std::io::Error {
+    match error {
+        LogError::Io { source, .. } => source,
+        other => std::io::Error::new(std::io::ErrorKind::NotFound, other.to_string()),
+    }
 }
 
 fn unchecked(
     trust: &Trust,
-    entries: u64,
+    (first, entries): (u64, u64),
     signed: Option<u64>,
     anchored: Option<u64>,
 ) -> Vec<Unchecked> {
@@ -230,6 +323,9 @@ fn unchecked(
         Some(size) if size < entries => out.push(Unchecked::UnsignedTail(entries - size)),
         Some(_) => (),
     }
+    if first > 0 {
+        out.push(Unchecked::Pruned(first));
+    }
     if trust.key.is_none() {
         out.push(Unchecked::Macs);
     }
@@ -239,20 +335,20 @@ fn unchecked(
 /// A log's folder, open for reading.
 struct Source {
     root: Folder,
-    file: File,
+    /// The folder of the segments.
+    folder: Folder,
 }
 
 impl Source {
-    fn open(folder: &Path) -> Result<Self, LogError> {
-        let missing = || LogError::Untrusted {
-            path: folder.to_owned(),
-            why: "holds no log; give the folder that has `seg` in it".to_owned(),
-        };
-        let root = Folder::open(folder)?;
-        let segments = root.find("seg")?.ok_or_else(missing)?;
-        check_segments(&segments)?;
-        let file = segments.read(SEGMENT)?.ok_or_else(missing)?;
-        Ok(Self { root, file })
+    fn open(path: &Path) -> Result<Self, LogError> {
+        let root = Folder::open(path)?;
+        let folder = root.find("seg")?.ok_or_else(|| no_log(path))?;
+        Ok(Self { root, folder })
+    }
+
+    fn segments(&self) -> Result<Segments<'_>, LogError> {
+        let segments = Segments::list(&self.folder)?;
+        if segments.spans.is_empty() { Err(no_log(self.root.path())) } else { Ok(segments) }
     }
 
     fn claims(&self, trust: &Trust) -> Result<Vec<Claim>, LogError> {
@@ -267,4 +363,9 @@ impl Source {
         claims.extend(kept.as_ref().map(|kept| Claim::new(Witness::Checkpoint, kept)));
         Ok(claims)
     }
+}
+
+fn no_log(folder: &Path) -> LogError {
+    let why = "holds no log; give the folder that has `seg` in it".to_owned();
+    LogError::Untrusted { path: folder.to_owned(), why }
 }

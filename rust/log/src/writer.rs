@@ -215,6 +215,14 @@ impl Writer {
         }
     }
 
+    /// Writes to another file from now on, from its beginning. The caller holds the log's lock
+    /// and has waited for everything that was queued.
+    pub(crate) fn switch(&self, disk: Box<dyn Disk>) -> Result<(), LogError> {
+        let mut target = self.target.lock().map_err(|e| self.health.panicked(e))?;
+        *target = Target { disk, end: 0 };
+        Ok(())
+    }
+
     fn turn(&self, batch: u64) -> &Condvar {
         let [even, odd] = &self.turns;
         if batch.is_multiple_of(2) { even } else { odd }

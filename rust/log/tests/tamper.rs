@@ -100,7 +100,7 @@ fn a_line_added_without_the_key_is_not_folded() {
     assert!(report.unchecked.contains(&Unchecked::UnsignedTail(2)));
     let key = Some(MacKey::derive(&gate()).unwrap());
     let trust = Trust { log: gate().id(), anchor: None, key };
-    let error = verify(&place.log(), &trust, |_| ()).unwrap_err();
+    let error = verify(&place.log(), &trust, Seen::default, |_| ()).unwrap_err();
     assert!(matches!(error, LogError::BadMac { index: 4, .. }));
 }
 
@@ -245,7 +245,7 @@ fn a_log_of_another_gate_is_refused() {
     let error = Store::open(options, Seen::default()).err().unwrap();
     assert!(matches!(error, LogError::BadMac { index: 0, .. }), "{error}");
     let trust = Trust { log: other.id(), anchor: None, key: None };
-    let error = verify(&place.log(), &trust, |_| ()).unwrap_err();
+    let error = verify(&place.log(), &trust, Seen::default, |_| ()).unwrap_err();
     assert!(matches!(error, LogError::ChainBroken { index: 0, .. }), "{error}");
 }
 
@@ -278,11 +278,13 @@ fn links_pipes_and_unknown_segments_are_refused() {
         let error = swap(&path, &pipe);
         assert!(matches!(error, LogError::Untrusted { .. }), "{}: {error}", path.display());
     }
-    let next = place.log().join("seg/000000000001.jsonl");
-    std::fs::write(&next, b"").unwrap();
-    assert!(matches!(refused(&place), LogError::Untrusted { .. }));
-    assert!(matches!(place.verify(), Err(LogError::Untrusted { .. })));
-    std::fs::remove_file(next).unwrap();
+    for name in ["1.jsonl", "00000000003.jsonl", "+00000000003.jsonl", "next.jsonl", ".jsonl"] {
+        let next = place.log().join("seg").join(name);
+        std::fs::write(&next, b"").unwrap();
+        assert!(matches!(refused(&place), LogError::Untrusted { .. }), "{name}");
+        assert!(matches!(place.verify(), Err(LogError::Untrusted { .. })), "{name}");
+        std::fs::remove_file(next).unwrap();
+    }
     place.open().unwrap();
 }
 
@@ -319,7 +321,8 @@ fn verification_reports_its_progress_and_walks_lines_without_a_key() {
     let place = Place::with_notes(5000);
     let trust = Trust { log: gate().id(), anchor: Some(place.anchor()), key: None };
     let mut seen = Vec::new();
-    let report = verify(&place.log(), &trust, |progress| seen.push(progress)).unwrap();
+    let report =
+        verify(&place.log(), &trust, Seen::default, |progress| seen.push(progress)).unwrap();
     assert_eq!((report.entries, report.unchecked), (5001, vec![Unchecked::Macs]));
     let last = seen.last().unwrap();
     assert_eq!((seen.len(), last.entries, last.bytes), (2, 5001, last.total));
@@ -331,6 +334,6 @@ fn verification_reports_its_progress_and_walks_lines_without_a_key() {
     })
     .unwrap();
     assert_eq!(count, 5001);
-    let empty = verify(place.folder.path(), &trust, |_| ()).unwrap_err();
+    let empty = verify(place.folder.path(), &trust, Seen::default, |_| ()).unwrap_err();
     assert!(matches!(empty, LogError::Untrusted { .. }));
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use moat_core::Reason;
 use moat_core::audit;
+use moat_core::state::State;
 use moat_log::{LogError, Trust};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -212,6 +213,11 @@ impl Report {
     }
 
     #[getter]
+    fn segments(&self) -> usize {
+        self.0.segments
+    }
+
+    #[getter]
     fn torn(&self) -> u64 {
         self.0.torn
     }
@@ -248,7 +254,7 @@ pub(crate) fn verify_log(
     let trust = Trust { log: log.0, anchor, key: None };
     let mut raised = None;
     let report = py.detach(|| {
-        moat_log::verify(&path, &trust, |at| {
+        moat_log::verify(&path, &trust, State::default, |at| {
             let Some(progress) = progress.as_ref().filter(|_| raised.is_none()) else { return };
             raised = Python::attach(|py| progress.call1(py, (at.bytes, at.total)).err());
         })
@@ -288,6 +294,7 @@ pub(crate) fn raise(py: Python<'_>, error: &LogError) -> PyErr {
     let (class, index) = match error {
         LogError::ChainBroken { index, .. }
         | LogError::BadMac { index, .. }
+        | LogError::SnapshotDiffers { index, .. }
         | LogError::Rejected { index, .. } => ("ChainBroken", Some(*index)),
         LogError::RolledBack { .. } => ("RolledBack", error.index()),
         LogError::Unavailable { .. } | LogError::Forked => ("AuditUnavailable", None),

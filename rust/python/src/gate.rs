@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use moat_core::monitor::Rules;
-use moat_log::AnchorState;
+use moat_log::{AnchorState, SEGMENT_BYTES};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -56,20 +56,27 @@ pub(crate) struct Gate {
 #[pymethods]
 impl Gate {
     #[staticmethod]
-    #[pyo3(signature = (path, signer, *, anchor, accept_restored=false, clock=None, now=None))]
+    #[pyo3(signature = (
+        path, signer, *, anchor, accept_restored=false, segment_bytes=SEGMENT_BYTES, clock=None,
+        now=None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that can be said")]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         signer: &Identity,
         anchor: Option<PathBuf>,
         accept_restored: bool,
+        segment_bytes: u64,
         clock: Option<Py<PyAny>>,
         now: Option<u64>,
     ) -> Result<Self> {
         let clock = Clock::new(clock);
         let now = clock.second(py, now)?;
         let gate = py.detach(|| {
-            moat_log::Gate::open(&path, &signer.0, anchor.as_deref(), accept_restored, now)
+            let anchor = anchor.as_deref();
+            let gate = &signer.0;
+            moat_log::Gate::open(&path, gate, anchor, accept_restored, segment_bytes, now)
         })?;
         Ok(Self { gate, clock, on_alert: Mutex::new(None) })
     }
@@ -204,6 +211,24 @@ impl Gate {
     #[pyo3(signature = (entry, *, size=None))]
     fn prove(&self, py: Python<'_>, entry: u64, size: Option<u64>) -> Result<InclusionProof> {
         Ok(InclusionProof(py.detach(|| self.gate.prove(entry, size))?))
+    }
+
+    #[pyo3(signature = (line, *, size=None))]
+    fn prove_line(&self, py: Python<'_>, line: &[u8], size: Option<u64>) -> Result<InclusionProof> {
+        Ok(InclusionProof(py.detach(|| self.gate.prove_line(line, size))?))
+    }
+
+    #[pyo3(signature = (before, *, dry_run=false, now=None))]
+    fn prune(
+        &self,
+        py: Python<'_>,
+        before: u64,
+        dry_run: bool,
+        now: Option<u64>,
+    ) -> Result<(u64, u64, u64, Vec<String>)> {
+        let now = self.clock.second(py, now)?;
+        let gone = py.detach(|| self.gate.prune(before, dry_run, now))?;
+        Ok((gone.before, gone.entries, gone.bytes, gone.segments))
     }
 
     #[pyo3(signature = (old, *, size=None))]

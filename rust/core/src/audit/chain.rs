@@ -11,8 +11,12 @@ pub const OPEN: &str = "open";
 pub const TORN: &str = "torn";
 /// The kind of a line that records that a log older than its anchor was accepted.
 pub const RESTORED: &str = "restored";
+/// The kind of the first lines of a segment: all of what the lines before add up to.
+pub const SNAPSHOT: &str = "snapshot";
+/// The kind of a line that records that the entries before one may be missing from now on.
+pub const PRUNED: &str = "pruned";
 /// The kinds that the log keeps for itself.
-pub const RESERVED: [&str; 3] = [OPEN, TORN, RESTORED];
+pub const RESERVED: [&str; 5] = [OPEN, TORN, RESTORED, SNAPSHOT, PRUNED];
 
 /// The end of a log: everything that must be known to read or write its next line.
 #[derive(Clone, Debug)]
@@ -30,6 +34,20 @@ impl Chain {
         let origin = origin(log);
         let head = hex(&genesis(&origin));
         Self { origin, head, time: 0, tree: Tree::default() }
+    }
+
+    /// The end of a log just before a line, for reading from that line on. What `tree` and the
+    /// line's `prev` say of the lines before is believed; the first line's time is as well.
+    ///
+    /// Errors: `broken_chain` when the tree has another size than there are lines before.
+    pub fn before(log: &AgentId, line: &Line<'_>, tree: Tree) -> Result<Self> {
+        if tree.size() != line.index {
+            let detail = format!("a tree of {} before line {}", tree.size(), line.index);
+            return Err(broken(detail));
+        }
+        let mut head = [0; 64];
+        head.copy_from_slice(line.prev);
+        Ok(Self { origin: origin(log), head, time: 0, tree })
     }
 
     /// The log's name, `moat.log/<did:key>`.

@@ -200,7 +200,7 @@ fn after<'a>(bytes: &'a [u8], prefix: &[u8], name: &str) -> Result<&'a [u8]> {
 }
 
 /// A decimal number without leading zeros, and what follows it.
-fn number<'a>(bytes: &'a [u8], most: u64, name: &str) -> Result<(u64, &'a [u8])> {
+pub(super) fn number<'a>(bytes: &'a [u8], most: u64, name: &str) -> Result<(u64, &'a [u8])> {
     let wrong = || Error::malformed(format!("the line's `{name}` is not a canonical number"));
     let (mut value, mut rest) = (0_u64, bytes);
     while let [digit @ b'0'..=b'9', after @ ..] = rest {

@@ -8,15 +8,17 @@ mod checkpoint;
 mod json;
 mod line;
 mod proof;
+mod snapshot;
 mod tree;
 
-pub use chain::{Chain, OPEN, RESERVED, RESTORED, TORN};
+pub use chain::{Chain, OPEN, PRUNED, RESERVED, RESTORED, SNAPSHOT, TORN};
 pub use checkpoint::Checkpoint;
 pub use line::{Line, MacKey};
 pub use proof::{
     ConsistencyProof, InclusionProof, consistency_hashes, inclusion_hashes, verify_consistency,
     verify_inclusion,
 };
+pub use snapshot::{SnapshotPart, snapshot_parts};
 pub use tree::{Nodes, Tree, empty_root, leaf_hash, node_hash, root_of};
 
 use crate::key::{AgentId, Hash256, sha256};

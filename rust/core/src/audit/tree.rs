@@ -63,6 +63,13 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// A tree of `size` leaves with these complete subtrees, the largest first: one for every
+    /// one in the binary form of `size`, or there is no such tree.
+    #[must_use]
+    pub fn from_peaks(size: u64, peaks: Vec<Hash256>) -> Option<Self> {
+        (peaks.len() as u64 == u64::from(size.count_ones())).then_some(Self { size, peaks })
+    }
+
     /// The number of leaves.
     #[must_use]
     pub const fn size(&self) -> u64 {

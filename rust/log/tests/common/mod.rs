@@ -1,11 +1,12 @@
 //! A folder, a gate and a state that remembers every entry.
-#![allow(clippy::unwrap_used, dead_code, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 
 use moat_core::Error;
-use moat_core::key::Identity;
-use moat_log::{Entry, Fold, LogError, Options, Report, Store, Trust, verify};
+use moat_core::key::{Identity, sha256};
+use moat_log::{Entry, Fold, LogError, Options, Report, SEGMENT_BYTES, Store, Trust, verify};
+use serde_json::{Value, json};
 
 pub(crate) const NOW: u64 = 1_700_000_000;
 
@@ -22,6 +23,23 @@ impl Fold for Seen {
         self.0.push((index, time, kind.to_owned(), body));
         Ok(())
     }
+
+    fn snapshot(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let item = |(index, time, kind, body): &(u64, u64, String, String)| {
+            let item = json!({"index": index, "time": time, "kind": kind, "body": body});
+            item.to_string().into_bytes()
+        };
+        Ok(self.0.iter().map(item).collect())
+    }
+
+    fn restore(&mut self, item: &[u8]) -> Result<(), Error> {
+        let wrong = |_| Error::malformed("not an item of this state");
+        let item: Value = serde_json::from_slice(item).map_err(wrong)?;
+        let text = |key: &str| item[key].as_str().unwrap().to_owned();
+        let number = |key: &str| item[key].as_u64().unwrap();
+        self.0.push((number("index"), number("time"), text("kind"), text("body")));
+        Ok(())
+    }
 }
 
 impl Seen {
@@ -34,6 +52,55 @@ impl Seen {
     }
 }
 
+/// A state of a size that notes do not change: a count and a hash of all entries, and an item
+/// of 40 KiB for every entry `ballast`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) entries: u64,
+    pub(crate) time: u64,
+    digest: [u8; 32],
+    ballast: usize,
+}
+
+impl Fold for Tally {
+    fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<(), Error> {
+        self.advance(time);
+        let head = format!("{index} {time} {kind} ");
+        self.digest = sha256(&[&self.digest, head.as_bytes(), body].concat());
+        self.ballast += usize::from(kind == "ballast");
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn advance(&mut self, now: u64) -> u64 {
+        self.time = self.time.max(now);
+        self.time
+    }
+
+    fn snapshot(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let digest = self.digest.to_vec();
+        let mut items = vec![json!({"entries": self.entries, "time": self.time, "d": digest})];
+        items.extend((0..self.ballast).map(|n| json!({"ballast": n, "x": "x".repeat(40_000)})));
+        Ok(items.iter().map(|item| item.to_string().into_bytes()).collect())
+    }
+
+    fn restore(&mut self, item: &[u8]) -> Result<(), Error> {
+        let wrong = || Error::malformed("not an item of this state");
+        let item: Value = serde_json::from_slice(item).map_err(|_| wrong())?;
+        if item.get("ballast").is_some() {
+            self.ballast += 1;
+            return Ok(());
+        }
+        let number = |key: &str| item[key].as_u64().ok_or_else(wrong);
+        (self.entries, self.time) = (number("entries")?, number("time")?);
+        let bytes = item["d"].as_array().ok_or_else(wrong)?.iter();
+        let bytes = bytes.map(|b| b.as_u64().and_then(|b| u8::try_from(b).ok()));
+        let bytes: Option<Vec<u8>> = bytes.collect();
+        self.digest = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?;
+        Ok(())
+    }
+}
+
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
 }
@@ -41,6 +108,19 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// In memory where the system has a place for that.
+    pub(crate) fn in_memory() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { folder: folder.unwrap() }
+    }
+
+    /// A copy of everything, the anchor included.
+    pub(crate) fn copied(&self) -> Self {
+        let copied = Self::in_memory();
+        copy(self.folder.path(), copied.folder.path());
+        copied
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -66,6 +146,7 @@ impl Place {
             anchor: Some(self.anchor()),
             now: NOW,
             accept_restored: false,
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 
@@ -79,12 +160,12 @@ impl Place {
 
     pub(crate) fn verify(&self) -> Result<Report, LogError> {
         let trust = Trust { log: gate().id(), anchor: Some(self.anchor()), key: None };
-        verify(&self.log(), &trust, |_| ())
+        verify(&self.log(), &trust, Seen::default, |_| ())
     }
 
     pub(crate) fn verify_alone(&self) -> Result<Report, LogError> {
         let trust = Trust { log: gate().id(), anchor: None, key: None };
-        verify(&self.log(), &trust, |_| ())
+        verify(&self.log(), &trust, Seen::default, |_| ())
     }
 
     /// A closed log with the opening line and this many notes.
@@ -94,6 +175,20 @@ impl Place {
         notes(&store, 0..count);
         store.close().unwrap();
         place
+    }
+
+    /// The indices of the segments' first lines.
+    pub(crate) fn firsts(&self) -> Vec<u64> {
+        let names = std::fs::read_dir(self.log().join("seg")).unwrap();
+        let first = |name: String| name.strip_suffix(".jsonl").unwrap().parse().unwrap();
+        let mut firsts: Vec<u64> =
+            names.map(|entry| first(entry.unwrap().file_name().into_string().unwrap())).collect();
+        firsts.sort_unstable();
+        firsts
+    }
+
+    pub(crate) fn segment_at(&self, first: u64) -> PathBuf {
+        self.log().join(format!("seg/{first:012}.jsonl"))
     }
 
     pub(crate) fn lines(&self) -> Vec<Vec<u8>> {

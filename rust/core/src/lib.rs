@@ -13,6 +13,7 @@ pub mod guard;
 pub mod key;
 pub mod limits;
 pub mod message;
+pub mod monitor;
 pub mod pattern;
 pub mod policy;
 pub mod state;

@@ -62,3 +62,21 @@ pub const CHECKPOINT_BYTES: usize = 128 * 1024;
 pub const CHECKPOINT_SIGNATURES: usize = 16;
 /// Hashes in one Merkle proof (a path in a tree of 2^63 leaves).
 pub const PROOF_HASHES: usize = 63;
+/// Rules of one monitor.
+pub const RULES: usize = 64;
+/// Bytes in the JSON of all rules of one monitor; it is part of one line of the log.
+pub const RULES_BYTES: usize = 32 * 1024;
+/// Bytes in the name of a rule, or of a state of its machine.
+pub const RULE_NAME_BYTES: usize = 63;
+/// Seconds that a monitor rule may look back.
+pub const RULE_SECONDS: u64 = 7 * 86_400;
+/// Largest limit or cost of a monitor rule.
+pub const RULE_LIMIT: u64 = 1 << 53;
+/// Steps in one sequence.
+pub const RULE_STEPS: usize = 8;
+/// Transitions in one machine.
+pub const RULE_TRANSITIONS: usize = 64;
+/// Agents that a monitor counts.
+pub const SUBJECTS: usize = 65_536;
+/// Agents that a monitor counts below the holder of one first link: an eighth of all.
+pub const SUBJECTS_PER_PRINCIPAL: usize = SUBJECTS / 8;

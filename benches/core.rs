@@ -18,6 +18,7 @@ use moat_core::caveat::{Grant, Request};
 use moat_core::guard::{Guard, Setup};
 use moat_core::key::{Verifier, sha256};
 use moat_core::message::Message;
+use moat_core::monitor::{Event, Monitor, Rules, Subject, Verdict};
 use moat_core::pattern::Resource;
 use moat_core::policy::Policy;
 use moat_core::token::{Stamp, Token};
@@ -36,6 +37,7 @@ fn main() {
     verifying();
     permission();
     gate();
+    watched();
     line();
 }
 
@@ -162,6 +164,45 @@ fn gate() {
         let verify = || guard.verify(black_box(next.next().unwrap()), NOW).unwrap();
         let raw = raw_verify(signed(request(&wires[0], &token)));
         pair(verify, raw).print(&format!("guard_verify_{links}"));
+    }
+}
+
+/// What twenty rules add to a decision of a chain of three holders: which of them look at it, what
+/// would happen, and counting it. The named floor is one look-up of each holder in the standard
+/// library's hash map. A second apart, every hundredth decision starts another second.
+fn watched() {
+    let rate = |n: usize, resource: &str| {
+        format!(
+            r#"{{"name":"r{n}","match":{{"actions":["call"],"resource":"{resource}"}},"rate":{{"limit":1000000,"window":{}}},"then":"throttle"}}"#,
+            60 * (n + 1)
+        )
+    };
+    let all: Vec<_> = (0..20).map(|n| rate(n, "tool://search/**")).collect();
+    // As a rule file has them: most rules look at other resources.
+    let mut mixed: Vec<_> = (0..14).map(|n| rate(n, &format!("tool://other{n}/**"))).collect();
+    mixed.extend((14..17).map(|n| rate(n, "tool://search/**")));
+    mixed.push(r#"{"name":"spent","cost":{"limit":1000000000000},"then":"throttle"}"#.to_owned());
+    mixed.push(r#"{"name":"leak","sequence":{"steps":[{"resource":"file:///**"},{"resource":"https://*/**"}],"within":300},"then":"suspend"}"#.to_owned());
+    mixed.push(r#"{"name":"flow","machine":{"initial":"a","transitions":[{"from":"a","to":"b"},{"from":"b","to":"a"}]},"then":"suspend"}"#.to_owned());
+    for (name, rules) in [("monitor_20_rates", all), ("monitor_20_mixed", mixed)] {
+        let rules = Rules::from_json(format!("[{}]", rules.join(",")).as_bytes()).unwrap();
+        let mut monitor = Monitor::default();
+        monitor.set_rules(rules);
+        let holder = |n: u8| Subject { agent: identity(n).id(), lasting: n == 1 };
+        let subjects = [holder(1), holder(2), holder(3)];
+        let resource = Resource::parse(RESOURCE).unwrap();
+        let floor: HashMap<_, _> = subjects.iter().map(|one| (one.agent, ())).collect();
+        let mut calls = 0;
+        let decide = || {
+            calls += 1;
+            let matched = monitor.matching(black_box("call"), black_box(&resource));
+            let event = Event { subjects: &subjects, matched: &matched, time: NOW + calls / 100 };
+            let (answer, alerts) = monitor.check(&event, true);
+            assert!(answer.is_ok() && alerts.is_empty());
+            monitor.count(&event, Verdict::Allowed, calls);
+        };
+        pair(decide, || subjects.iter().all(|one| floor.contains_key(black_box(&one.agent))))
+            .print(name);
     }
 }
 

@@ -59,6 +59,18 @@ def public_line(key: AgentId, comment: str) -> str:
 
 
 def _from_openssh(name: str, data: bytes) -> Identity:
+    public, secret = _outside(data)
+    point, pair = _inside(secret)
+    identity = Identity.from_pem(name, _pem(_PKCS8 + pair[:_SEED]))
+    derived = bytes(identity.id)
+    blob = _string(_TYPE) + _string(derived)
+    if point != derived or pair[_SEED:] != derived or public != blob:
+        _refuse("the key is damaged: its public part is not that of its secret")
+    return identity
+
+
+def _outside(data: bytes) -> tuple[bytes, bytes]:
+    """The public key, and the part that a passphrase would encrypt."""
     outer = _Reader(data)
     if outer.take(len(_MAGIC)) != _MAGIC:
         _refuse("not OpenSSH's form of a private key, `openssh-key-v1`")
@@ -74,7 +86,11 @@ def _from_openssh(name: str, data: bytes) -> Identity:
     outer.end()
     if _Reader(public).string() != _TYPE:
         _refuse("not an Ed25519 key; make one with `ssh-keygen -t ed25519`")
+    return public, secret
 
+
+def _inside(secret: bytes) -> tuple[bytes, bytes]:
+    """The public key once more, and the secret with the public key behind it."""
     inner = _Reader(secret)
     if len(secret) % _SSH_BLOCK:
         _refuse("the key is damaged: it is cut off")
@@ -89,13 +105,7 @@ def _from_openssh(name: str, data: bytes) -> Identity:
         _refuse("the key is damaged: its padding is wrong")
     if len(pair) != _SEED + _PUBLIC:
         _refuse("the key is damaged: it has a wrong length")
-
-    identity = Identity.from_pem(name, _pem(_PKCS8 + pair[:_SEED]))
-    derived = bytes(identity.id)
-    blob = _string(_TYPE) + _string(derived)
-    if point != derived or pair[_SEED:] != derived or public != blob:
-        _refuse("the key is damaged: its public part is not that of its secret")
-    return identity
+    return point, pair
 
 
 def _armour(data: bytes) -> tuple[str, bytes]:

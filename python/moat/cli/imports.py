@@ -66,12 +66,15 @@ def _read(file: str) -> tuple[bytes, str | None]:
     if file == "-":
         return _bounded(sys.stdin.buffer.read(MAX_BYTES + 1)), None
     fd = os.open(Path(file), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as source:
-        found = os.fstat(source.fileno())
+    try:
+        found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             message = f"`{file}` is not a regular file; give one, or `-` for standard input"
             raise MalformedInput(message)
-        data = _bounded(source.read(MAX_BYTES + 1))
+        with os.fdopen(fd, "rb", closefd=False) as source:
+            data = _bounded(source.read(MAX_BYTES + 1))
+    finally:
+        os.close(fd)
     if not found.st_mode & _OTHERS:
         return data, None
     return data, (

@@ -57,10 +57,11 @@ def test_every_command_has_json_and_says_what_it_does(
 
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in commands(cli)} == {
-        "init", "identity new", "identity show", "token issue", "token attenuate",
-        "token inspect", "token verify", "audit verify", "audit show", "audit prove",
-        "audit check", "audit checkpoint", "revoke", "restore", "suspend", "resume", "run",
-        "agent register", "agent rotate", "agent list", "agent history", "demo",
+        "init", "identity new", "identity show", "identity import", "token issue",
+        "token attenuate", "token renew", "token inspect", "token verify", "audit verify",
+        "audit show", "audit prove", "audit check", "audit checkpoint", "revoke", "restore",
+        "suspend", "resume", "agent register", "agent rotate", "agent list", "agent history",
+        "run", "demo",
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moat import _files
+from moat import _files, _openssh
 from moat._native import AgentId, Identity
 from moat.errors import MalformedInput, MoatError
 
@@ -34,6 +34,21 @@ class KeyStore:
         """Generate an identity and save it; ``MoatError`` where the name is taken."""
         check_name(name)
         identity = Identity.generate(name)
+        self.save(identity)
+        return identity
+
+    def import_key(self, name: str, data: bytes) -> Identity:
+        """Save an Ed25519 key from a file of `openssl` (PKCS#8 PEM) or `ssh-keygen`, unencrypted.
+
+        ``MalformedInput`` where the file holds anything else, ``MoatError`` where the name is
+        taken or the key is here already.
+        """
+        check_name(name)
+        identity = _openssh.read_private(name, data)
+        known = next((other for other in self.names() if self.public(other) == identity.id), None)
+        if known is not None and known != name:
+            message = f"this key is here already, as `{known}`; a key has one name"
+            raise MoatError(message)
         self.save(identity)
         return identity
 

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import moat
-from moat.cli import agents, audit, demo, failure, identities, revocation, run, state, tokens
+from moat.cli import (
+    agents,
+    audit,
+    demo,
+    failure,
+    identities,
+    imports,
+    renewal,
+    revocation,
+    run,
+    state,
+    tokens,
+)
 from moat.cli.app import report
 
 if TYPE_CHECKING:
@@ -67,6 +79,8 @@ for command in (
     run.run, audit.audit, demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
+identities.identity.add_command(imports.import_)
+tokens.token.add_command(renewal.renew)
 
 
 def main() -> None:

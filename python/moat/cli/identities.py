@@ -1,4 +1,4 @@
-"""``moat identity``: new, show."""
+"""``moat identity``: new, show, import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moat import _show
+from moat import AgentId, _openssh, _show
 from moat.cli.app import App, common
 from moat.keystore import KeyStore
 
@@ -39,15 +39,21 @@ def new(app: App, name: str) -> None:
 @identity.command()
 @click.argument("name", required=False)
 @common()
-def show(app: App, name: str | None) -> None:
+@click.option("--openssh", is_flag=True, help="As lines of OpenSSH's `authorized_keys`.")
+def show(app: App, name: str | None, *, openssh: bool) -> None:
     """Show identity NAME, or all of them and the gates."""
     rows = list(_known(app))
     if name is not None:
         rows = [row for row in rows if row["name"] == name] or [_agent(app, name)]
+    for row in rows if openssh else ():
+        row["openssh"] = _openssh.public_line(AgentId(row["id"]), row["name"])
 
     def table(screen: Console) -> None:
         width = max(len(row["name"]) for row in rows)
         for row in rows:
+            if openssh:
+                click.echo(row["openssh"])
+                continue
             screen.print(f"{row['name']:{width}}  {row['id']}  {row['role']}", soft_wrap=True)
 
     app.emit({"identities": rows}, table)

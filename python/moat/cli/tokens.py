@@ -113,7 +113,7 @@ def issue(
         depth=asked["depth"] or 0,
         audience=_audience(app, asked["audience"]),
     )
-    _deliver(app, made, asked["out"])
+    deliver(app, made, asked["out"])
 
 
 @token.command()
@@ -136,7 +136,7 @@ def attenuate(
         depth=asked["depth"],
         audience=_audience(app, asked["audience"]),
     )
-    _deliver(app, made, asked["out"])
+    deliver(app, made, asked["out"])
 
 
 def _root(app: App) -> Identity:
@@ -170,7 +170,7 @@ def _set(given: tuple[str, ...]) -> list[str] | None:
     return [one for one in given if one != NONE] if given else None
 
 
-def _deliver(app: App, made: Token, out: Path | None) -> None:
+def deliver(app: App, made: Token, out: Path | None) -> None:
     """Print a token's text, or write it to a file and say what it is."""
     if out is not None:
         _files.write(out.absolute(), f"{made}\n".encode(), secret=True, overwrite=True)

@@ -56,13 +56,16 @@ from moat.errors import (
     RolledBack,
     SandboxError,
     TokenRefused,
+    Undelivered,
     UnknownHandle,
 )
 
 _LAZY = {
     "AuditLog": "moat.audit",
+    "Endpoint": "moat.endpoint",
     "Moat": "moat.runtime",
     "Pep": "moat.pep",
+    "Router": "moat.router",
     "Sandbox": "moat.sandbox",
     "Session": "moat.session",
     "tool": "moat.session",
@@ -70,7 +73,9 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from moat.audit import AuditLog
+    from moat.endpoint import Endpoint
     from moat.pep import Pep
+    from moat.router import Router
     from moat.runtime import Moat
     from moat.sandbox import Sandbox
     from moat.session import Session, tool
@@ -112,6 +117,7 @@ __all__ = [
     "Denial",
     "Denied",
     "EgressDenied",
+    "Endpoint",
     "Grant",
     "GuestTrap",
     "Identity",
@@ -131,6 +137,7 @@ __all__ = [
     "Policy",
     "Report",
     "RolledBack",
+    "Router",
     "Sandbox",
     "SandboxError",
     "SandboxOutcome",
@@ -138,6 +145,7 @@ __all__ = [
     "Session",
     "Token",
     "TokenRefused",
+    "Undelivered",
     "UnknownHandle",
     "__version__",
     "canonicalize",

@@ -93,6 +93,10 @@ class Pep:
         """Whether any standing revocation names this very agent or link."""
         return self._gate.is_revoked(_target(target))
 
+    def check_revoked(self, token: Token) -> None:
+        """Refuse a token with a revoked agent or link, as a decision would: ``TokenRefused``."""
+        self._gate.check_revoked(token)
+
     def _state(
         self, verb: Literal["revoke", "restore"], target: Target, by: Identity, now: int | None
     ) -> int:

@@ -16,11 +16,11 @@ from moat import _native, errors
 
 SURFACE = """
     ANY AgentId AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken Checkpoint
-    ConsistencyProof Control Decision Denial Denied EgressDenied Grant GuestTrap Identity
+    ConsistencyProof Control Decision Denial Denied EgressDenied Endpoint Grant GuestTrap Identity
     InclusionProof InvalidSignature LimitExceeded Limits Link MalformedInput Message
-    MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS Report RolledBack Sandbox
-    SandboxError SandboxOutcome Sender Session Token TokenRefused UnknownHandle __version__
-    canonicalize errors tool
+    MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS Report RolledBack Router
+    Sandbox SandboxError SandboxOutcome Sender Session Token TokenRefused Undelivered
+    UnknownHandle __version__ canonicalize errors tool
 """.split()  # noqa: SIM905 - a list that a person reads
 
 

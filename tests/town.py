@@ -7,19 +7,21 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cast import GATE, NOW, ROOT, identity, issue
-from moat import AuditLog, Endpoint, Grant, Pep, Policy, Router, Session
+from moat import AuditLog, Endpoint, Grant, Pep, Policy, Router, Session, Undelivered
 from moat._room import Bell
+from moat.mailbox import UNDELIVERED
+from moat.router import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import pytest
-
     from moat import AgentId
-    from moat.router import Bounds
 
+SMALL = Bounds(messages=4, total_bytes=1 << 20, message_bytes=1 << 16, waiting=4)
 TALK = [Grant("agent://*", {"send", "reply"})]
 
 
@@ -78,7 +80,7 @@ class Waits:
             self._begun.put(timeout)
             return wait(bell, timeout)
 
-        async def begin_async(bell: Bell, timeout: float | None) -> bool:
+        async def begin_async(bell: Bell, timeout: float | None) -> bool:  # noqa: ASYNC109
             self._begun.put(timeout)
             return await wait_async(bell, timeout)
 
@@ -112,8 +114,9 @@ class Doing:
 
 
 @contextmanager
-def closing(town: Town) -> Iterator[Town]:
-    try:
-        yield town
-    finally:
-        town.close()
+def refused(reason: str) -> Iterator[None]:
+    """The block ends with ``Undelivered`` for this reason."""
+    with pytest.raises(Undelivered) as caught:
+        yield
+    assert caught.value.reason == reason
+    assert reason in UNDELIVERED

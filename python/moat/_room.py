@@ -75,7 +75,7 @@ class Bell:
         """Block the thread until it rings, or for ``timeout`` seconds; say whether it rang."""
         return self._rung.wait(timeout)
 
-    async def wait_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - as in ``wait``
+    async def wait_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109
         """Do what ``wait`` does without blocking the loop."""
         import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
 

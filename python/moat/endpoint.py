@@ -80,7 +80,7 @@ class Endpoint:
         to: str,
         payload: bytes = b"",
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as ``send``
+        timeout: float | None = None,  # noqa: ASYNC109
         **content: Unpack[Content],
     ) -> Sent:
         """Do what ``send`` does without blocking the loop."""
@@ -103,7 +103,7 @@ class Endpoint:
         to: str,
         payload: bytes = b"",
         *,
-        timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109 - as ``request``
+        timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
         **content: Unpack[Content],
     ) -> Delivery:
         """Do what ``request`` does without blocking the loop."""
@@ -126,7 +126,7 @@ class Endpoint:
         to: Delivery,
         payload: bytes = b"",
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as ``reply``
+        timeout: float | None = None,  # noqa: ASYNC109
         **content: Unpack[Content],
     ) -> Sent:
         """Do what ``reply`` does without blocking the loop."""
@@ -137,7 +137,7 @@ class Endpoint:
         """Take the oldest message (``Mailbox.get``)."""
         return self.mailbox.get(timeout)
 
-    async def get_async(self, timeout: float | None = None) -> Delivery:  # noqa: ASYNC109 - as ``get``
+    async def get_async(self, timeout: float | None = None) -> Delivery:  # noqa: ASYNC109
         """Do what ``get`` does without blocking the loop."""
         return await self.mailbox.get_async(timeout)
 

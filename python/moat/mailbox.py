@@ -148,7 +148,7 @@ class Mailbox:
                 raise TimeoutError(NOTHING.format(self._owner))
         return found
 
-    async def get_async(self, timeout: float | None = None) -> Delivery:  # noqa: ASYNC109 - as ``get``
+    async def get_async(self, timeout: float | None = None) -> Delivery:  # noqa: ASYNC109
         """Do what ``get`` does without blocking the loop; cancelled, it takes nothing."""
         end = deadline(timeout)
         while isinstance(found := self._take(), Bell):
@@ -212,7 +212,7 @@ class Mailbox:
             slot.bell.wait(timeout)
             self._settle(slot, last=True)
 
-    async def wait_async(self, slot: Slot, timeout: float) -> None:  # noqa: ASYNC109 - as ``wait``
+    async def wait_async(self, slot: Slot, timeout: float) -> None:  # noqa: ASYNC109
         """Do what ``wait`` does without blocking the loop."""
         if not self._settle(slot):
             await slot.bell.wait_async(timeout)

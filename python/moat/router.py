@@ -108,7 +108,12 @@ class Router:
         """
         return self._send(wire, timeout)
 
-    async def send_async(self, wire: bytes, *, timeout: float | None = None) -> Sent:  # noqa: ASYNC109 - as ``send``
+    async def send_async(
+        self,
+        wire: bytes,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Sent:
         """Do what ``send`` does without blocking the loop.
 
         If the waiting task is cancelled the message is in the queue, with its outcome in the log,
@@ -160,7 +165,7 @@ class Router:
         self,
         wire: bytes,
         *,
-        timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109 - as ``request``
+        timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> Delivery:
         """Do what ``request`` does without blocking the loop."""
         end = deadline(timeout)
@@ -222,7 +227,7 @@ class Router:
     async def _send_async(
         self,
         wire: bytes,
-        timeout: float | None,  # noqa: ASYNC109 - as ``_send``
+        timeout: float | None,  # noqa: ASYNC109
         request: Request | None = None,
     ) -> Sent:
         import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
@@ -384,7 +389,7 @@ class _Transit:
             except Undelivered as error:
                 self.failure = error
 
-    async def wait_async(self, timeout: float) -> None:  # noqa: ASYNC109 - as ``wait``
+    async def wait_async(self, timeout: float) -> None:  # noqa: ASYNC109
         if self.mailbox is not None and self.slot is not None:
             try:
                 await self.mailbox.wait_async(self.slot, timeout)

@@ -8,10 +8,13 @@ import pytest
 
 from cast import GATE, ROOT, clock
 from moat import AuditLog, Pep, Policy
+from town import Town, Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from moat.router import Bounds
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,29 @@ def audit(tmp_path: Path) -> Iterator[AuditLog]:
 def pep(audit: AuditLog) -> Pep:
     """A gate that trusts one root."""
     return Pep(policy=Policy.CHAIN_ONLY, roots=[ROOT.id], audit=audit)
+
+
+@pytest.fixture
+def open_town(tmp_path: Path) -> Iterator[Callable[..., Town]]:
+    """Build routers, each over a gate of its own."""
+    towns: list[Town] = []
+
+    def build(bounds: Bounds | None = None) -> Town:
+        towns.append(Town(tmp_path / f"log{len(towns)}", bounds))
+        return towns[-1]
+
+    yield build
+    for town in towns:
+        town.close()
+
+
+@pytest.fixture
+def town(open_town: Callable[..., Town]) -> Town:
+    """A router with the bounds that it has when nothing is said."""
+    return open_town()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    """Tells when somebody waits."""
+    return Waits(monkeypatch)

@@ -58,14 +58,17 @@ from moat.errors import (
     RolledBack,
     SandboxError,
     TokenRefused,
+    Undelivered,
     UnknownHandle,
 )
 
 _LAZY = {
     "AuditLog": "moat.audit",
+    "Endpoint": "moat.endpoint",
     "Moat": "moat.runtime",
     "Pep": "moat.pep",
     "Registry": "moat.registry",
+    "Router": "moat.router",
     "Sandbox": "moat.sandbox",
     "Session": "moat.session",
     "tool": "moat.session",
@@ -73,8 +76,10 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from moat.audit import AuditLog
+    from moat.endpoint import Endpoint
     from moat.pep import Pep
     from moat.registry import Registry
+    from moat.router import Router
     from moat.runtime import Moat
     from moat.sandbox import Sandbox
     from moat.session import Session, tool
@@ -116,6 +121,7 @@ __all__ = [
     "Denial",
     "Denied",
     "EgressDenied",
+    "Endpoint",
     "GateBusy",
     "Grant",
     "GuestTrap",
@@ -138,6 +144,7 @@ __all__ = [
     "Registry",
     "Report",
     "RolledBack",
+    "Router",
     "Sandbox",
     "SandboxError",
     "SandboxOutcome",
@@ -145,6 +152,7 @@ __all__ = [
     "Session",
     "Token",
     "TokenRefused",
+    "Undelivered",
     "UnknownHandle",
     "__version__",
     "canonicalize",

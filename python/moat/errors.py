@@ -9,6 +9,7 @@
     ├── TokenRefused                     a token that is expired, foreign or out of order
     ├── MessageRefused                   a message that is stale or meant for another gate
     ├── Denied                           a gate said no; ``.decision`` says why
+    ├── Undelivered                      a message that did not reach its recipient
     ├── SandboxError
     │   ├── LimitExceeded                ``.limit`` names the axis
     │   ├── EgressDenied                 ``.host``
@@ -67,6 +68,12 @@ class Denied(MoatError):
     """A gate said no; the decision says at which stage, why, and what to do next."""
 
     decision: Decision
+
+
+class Undelivered(MoatError):
+    """A message that did not reach its recipient; ``reason`` says why (spec/router.md)."""
+
+    reason: str
 
 
 class SandboxError(MoatError):

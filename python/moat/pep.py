@@ -112,6 +112,10 @@ class Pep:
         """Whether any standing suspension names this very agent or link."""
         return self._gate.is_suspended(_target(target))
 
+    def check_withdrawn(self, token: Token) -> None:
+        """Refuse a token with a revoked or suspended agent or link, as a decision would."""
+        self._gate.check_withdrawn(token)
+
     def _state(self, verb: Verb, target: Target, by: Identity, now: int | None) -> int:
         now = self.now() if now is None else now
         statement = Control.sign(by, verb, _target(target), gate=self.id, now=now)

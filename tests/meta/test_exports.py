@@ -16,12 +16,11 @@ from moat import _native, errors
 
 SURFACE = """
     ANY AgentId AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken Checkpoint
-    ConsistencyProof Control Decision Denial Denied EgressDenied GateBusy Grant GuestTrap Identity
-    InclusionProof InvalidSignature LimitExceeded Limits Link MalformedInput Message
+    ConsistencyProof Control Decision Denial Denied EgressDenied Endpoint GateBusy Grant GuestTrap
+    Identity InclusionProof InvalidSignature LimitExceeded Limits Link MalformedInput Message
     MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS Registration Registry
-    Report RolledBack Sandbox
-    SandboxError SandboxOutcome Sender Session Token TokenRefused UnknownHandle __version__
-    canonicalize errors tool
+    Report RolledBack Router Sandbox SandboxError SandboxOutcome Sender Session Token
+    TokenRefused Undelivered UnknownHandle __version__ canonicalize errors tool
 """.split()  # noqa: SIM905 - a list that a person reads
 
 

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import moat
-from moat.cli import audit, demo, failure, identities, revocation, run, state, tokens
+from moat.cli import (
+    audit,
+    bench,
+    completion,
+    demo,
+    export,
+    failure,
+    identities,
+    revocation,
+    run,
+    state,
+    tokens,
+    watch,
+)
 from moat.cli.app import report
 
 if TYPE_CHECKING:
@@ -63,9 +76,10 @@ def cli() -> None:
 
 for command in (
     state.init, identities.identity, tokens.token, revocation.revoke, revocation.restore,
-    run.run, audit.audit, demo.demo,
+    run.run, watch.watch, audit.audit, bench.bench, completion.completion, demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
+audit.audit.add_command(export.export)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moat import AgentId, Link, _show
+from moat.cli import completers
 from moat.cli.app import App, common, read_token
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ _LINK_ID = re.compile(r"[0-9a-f]{64}")
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     command = common(gate=True)(command)
-    by = click.option("--by", default="root", show_default=True, help="Whose key signs.")
-    return click.argument("target")(by(command))
+    by = click.option(
+        "--by", default="root", show_default=True, help="Whose key signs.",
+        shell_complete=completers.agents,
+    )  # fmt: skip
+    return click.argument("target", shell_complete=completers.agents)(by(command))
 
 
 @click.command()

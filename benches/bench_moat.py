@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from calls import NOW, RESOURCE, TOGETHER, chain, gated, grant, in_memory, issue
+from calls import TOGETHER
 from moat import Identity, Message, Policy, Token
+from moat._bench import NOW, RESOURCE, chain, gated, grant, in_memory, issue
 
 
 @pytest.fixture(params=[1, 8], ids="depth-{}".format)

@@ -8,33 +8,37 @@ alternate, every round gives one ratio, and the median over many rounds is what 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from itertools import cycle
-from pathlib import Path
 from timeit import Timer
 from typing import Any, Final
 
-from moat import AgentId, Grant, Identity, Limits, Message, Policy, Sender, Token
-from moat._native import Gate
+from moat import Identity, Message, Policy, Token
+from moat._bench import (
+    HOUR,
+    NOW,
+    RESOURCE,
+    SIZE,
+    TURNS,
+    Batch,
+    alternate,
+    authorizing,
+    batched,
+    gated,
+    grant,
+    in_memory,
+    issue,
+    limits,
+    synced,
+)
 
-NOW: Final = 1_750_000_000
 ROUNDS: Final = 201
-BATCH_NS: Final = 500_000
-DEPTHS: Final = 16
-"""Depths of the stack; prime to what the rounds are multiplied by."""
-TURNS: Final = 16
-"""Messages that a verification takes in turn: its time depends on the signature's bits."""
 TOGETHER: Final = 64
 """Messages decided together, and threads that decide at once."""
-RESOURCE: Final = "tool://search/web"
-HOUR: Final = timedelta(hours=1)
 DIFFERENCE: Final = 56
 """A ``COSE_Sign1`` has 56 bytes more than the ``Sig_structure`` that is signed."""
 
@@ -47,20 +51,10 @@ def main() -> None:
     durable()
 
 
-def alternate(
-    name: str, ours: Callable[[], float], raw: Callable[[], float], rounds: int = ROUNDS
-) -> None:
+def show(name: str, ours: Batch, raw: Batch, rounds: int = ROUNDS) -> None:
     """Print what came out of two batches that time themselves, in nanoseconds a call."""
-    mine, other = [], []
-    for turn in range(rounds):
-        one, two = turn * 5 % DEPTHS, (turn * 7 + 3) % DEPTHS
-        if turn % 2:
-            other.append(deeper(two, raw))
-            mine.append(deeper(one, ours))
-        else:
-            mine.append(deeper(one, ours))
-            other.append(deeper(two, raw))
-    pairs = list(zip(mine, other, strict=True))
+    pairs = alternate(ours, raw, range(rounds))
+    mine, other = zip(*pairs, strict=True)
     found = {
         "name": name,
         "ours_ns": min(mine),
@@ -72,38 +66,8 @@ def alternate(
     print(json.dumps(found), flush=True)
 
 
-def deeper(levels: int, work: Callable[[], float]) -> float:
-    """Run a batch so many frames of C further down: `map` is not Python."""
-    return next(map(deeper, (levels - 1,), (work,))) if levels else work()
-
-
-def batched(statement: str, names: dict[str, Any]) -> Callable[[], float]:
-    """Batches of a statement, each about half a millisecond long."""
-    timer, calls = Timer(statement, globals=names), 1
-    while timer.timeit(calls) * 1e9 < BATCH_NS / 2:
-        calls *= 2
-    return lambda: timer.timeit(calls) * 1e9 / calls
-
-
 def compare(name: str, ours: str, raw: str, **names: Any) -> None:
-    alternate(name, batched(ours, names), batched(raw, names))
-
-
-def grant(pattern: str) -> Grant:
-    return Grant(pattern, {"call"})
-
-
-def limits() -> Limits:
-    return Limits(
-        fuel=10**9, memory=64 << 20, time=timedelta(seconds=2), output=1 << 20,
-        read=["file:///data/**"],
-    )  # fmt: skip
-
-
-def issue(root: Identity, holder: AgentId, allow: list[Grant], depth: int = 0) -> Token:
-    return Token.issue(
-        root, holder=holder, allow=allow, expires_in=HOUR, limits=limits(), depth=depth, now=NOW
-    )
+    show(name, batched(ours, names), batched(raw, names))
 
 
 def keys() -> None:
@@ -116,7 +80,7 @@ def keys() -> None:
         "gate": gate.id, "roots": [root.id], "token": tokens[0],
         "tokens": cycle(map(bytes, tokens)), "allow": allow, "limits": limits(),
         "hour": HOUR, "now": NOW, "resource": RESOURCE,
-        "policy": Policy.CHAIN_ONLY.hash, "payload": bytes(256),
+        "policy": Policy.CHAIN_ONLY.hash, "payload": bytes(SIZE),
     }  # fmt: skip
     tokens_made = (
         "Token.issue(root, holder=to, allow=allow, expires_in=hour, limits=limits, now=now)"
@@ -173,42 +137,6 @@ def permission() -> None:
         )  # fmt: skip
 
 
-def chain(links: int) -> tuple[Identity, Identity, Token]:
-    """Root, last holder and a token of so many links."""
-    root, holder = Identity.generate("root"), Identity.generate("holder")
-    token = issue(root, holder.id, [grant("tool://search/**")], depth=15)
-    for _ in range(1, links):
-        heir = Identity.generate("heir")
-        token = token.attenuate(holder, holder=heir.id, now=NOW)
-        holder = heir
-    return root, holder, token
-
-
-@contextmanager
-def gated(folder: Path | None, links: int) -> Iterator[tuple[Gate, Callable[[int], list[bytes]]]]:
-    """A gate over a new log, and a source of messages that it has never seen."""
-    root, holder, token = chain(links)
-    signer = Identity.generate("gate")
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        gate = Gate.open(Path(place, "log"), signer, anchor=None, clock=lambda: NOW)
-        gate.arm(policy=Policy.CHAIN_ONLY, roots=[root.id], operators=[])
-        sender = Sender(holder, gate=gate.id, token=token, policy=Policy.CHAIN_ONLY.hash)
-
-        def messages(count: int) -> list[bytes]:
-            one = {"action": "call", "resource": RESOURCE, "payload": bytes(256), "now": NOW}
-            return [sender.seal(**one) for _ in range(count)]
-
-        gate.authorize(messages(1)[0])
-        yield gate, messages
-        gate.close()
-
-
-def in_memory() -> Path | None:
-    """Where files lie in memory, if the system has such a place."""
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() else None
-
-
 def authorize(links: int) -> None:
     """Received bytes to permit for a chain seen before, beside key from bytes and verify."""
     with gated(in_memory(), links) as (gate, messages):
@@ -217,29 +145,15 @@ def authorize(links: int) -> None:
         size = len(wire) - len(bytes(Message.from_bytes(wire).token)) - 7 - DIFFERENCE
         texts = [bytes([n]) * size for n in range(TURNS)]
         signed = cycle([(text, signer.sign(text)) for text in texts])
-        names = {"verify": signer.id.verify, "signed": signed}
-        raw = Timer("verify(*next(signed))", globals=names)
-        fresh = {"authorize": gate.authorize, "now": NOW}
-        ours = Timer("authorize(next(wires), now=now)", globals=fresh)
-
-        def mine() -> float:
-            fresh["wires"] = iter(messages(calls))
-            return ours.timeit(calls) * 1e9 / calls
-
-        alternate(f"py_authorize_{links}", mine, lambda: raw.timeit(calls) * 1e9 / calls)
+        raw = Timer("verify(*next(signed))", globals={"verify": signer.id.verify, "signed": signed})
+        ours = authorizing(gate, messages, calls)
+        show(f"py_authorize_{links}", ours, lambda: raw.timeit(calls) * 1e9 / calls)
 
 
 def durable() -> None:
     """A share in one sync beside a sync of one's own, where temporary files lie."""
     with tempfile.TemporaryFile() as file:
-
-        def sync() -> float:
-            os.write(file.fileno(), bytes(1024))
-            started = time.perf_counter_ns()
-            os.fdatasync(file.fileno())
-            return time.perf_counter_ns() - started
-
-        alternate("py_sync", sync, lambda: 1.0, 63)
+        show("py_sync", lambda: synced(file.fileno()), lambda: 1.0, 63)
 
     with gated(None, 1) as (gate, messages):
 
@@ -264,8 +178,8 @@ def durable() -> None:
         def one_by_one() -> float:
             return timed(alone, 16)
 
-        alternate("py_many", lambda: timed(gate.decide_many, TOGETHER), one_by_one, 31)
-        alternate("py_threads", lambda: timed(threads, TOGETHER * 8), one_by_one, 31)
+        show("py_many", lambda: timed(gate.decide_many, TOGETHER), one_by_one, 31)
+        show("py_threads", lambda: timed(threads, TOGETHER * 8), one_by_one, 31)
 
 
 if __name__ == "__main__":

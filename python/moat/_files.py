@@ -17,6 +17,7 @@ from moat.errors import MoatError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 MAX_BYTES = 64 * 1024
 """Nothing kept this way is larger: keys, public keys, one configuration."""
@@ -64,6 +65,16 @@ def write(path: Path, data: bytes, *, secret: bool, overwrite: bool) -> None:
     Raises ``FileExistsError`` where there is one and ``overwrite`` is not asked for. A symbolic
     link is never written through.
     """
+    with writing(path, secret=secret, overwrite=overwrite) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path, *, secret: bool, overwrite: bool) -> Iterator[BinaryIO]:
+    """Write a file piece by piece; it has its name only once the block has ended well.
+
+    As ``write``; after an exception nothing is left.
+    """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     draft = f".{secrets.token_hex(8)}.tmp"
     try:
@@ -71,7 +82,7 @@ def write(path: Path, data: bytes, *, secret: bool, overwrite: bool) -> None:
         fd = os.open(draft, flags, 0o600 if secret else 0o644, dir_fd=folder)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             _publish(folder, draft, path, overwrite=overwrite)

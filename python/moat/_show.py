@@ -6,6 +6,7 @@ Shared by the command line and the demo. Nothing here decides anything.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from dataclasses import dataclass, field
@@ -322,8 +323,23 @@ def _unit(axis: str, value: int) -> str:
     return amount(axis, timedelta(milliseconds=value) if axis == "time" else value)
 
 
+# --- what others wrote ---------------------------------------------------------------------------
+
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""What could steer a terminal: C0 without tab and newline, DEL, C1."""
+
+
+def clean(text: str) -> str:
+    """Give one line that cannot steer a terminal: controls and bidi marks become ``?``."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def tame(data: bytes) -> bytes:
+    """Give output for a terminal without what could steer it; tabs and newlines stay."""
+    return _CONTROLS.sub(b"?", data)
+
+
 def printable(data: bytes, folder: Path) -> list[str]:
     """Lines for a person: paths below the folder made short, nothing that steers a terminal."""
     text = data.decode(errors="replace").replace(f"{folder}/", "")
-    lines = (line for line in text.split("\n") if line)
-    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
+    return [clean(line) for line in text.split("\n") if line]

@@ -58,6 +58,20 @@ def anchor_path(log: AgentId) -> Path:
     return anchors() / hashlib.sha256(bytes(log)).hexdigest()[:32]
 
 
+def ready_anchor(anchor: Anchor) -> None:
+    """Make the directory that an anchor will lie in; ``AuditUnavailable`` where that cannot be.
+
+    Asked before keys are written, so that nothing is left half made.
+    """
+    if anchor is None:
+        return
+    folder = anchors() if isinstance(anchor, _Default) else Path(anchor).parent
+    _make(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        message = f"cannot write in `{folder}`, where the anchor of the log lies; make it writable"
+        raise AuditUnavailable(message)
+
+
 class AuditLog:
     """One gate's log directory, open for writing by this process alone.
 
@@ -91,13 +105,8 @@ class AuditLog:
         ``AuditUnavailable`` where another process has it.
         """
         folder, file = Path(path), _anchor_file(anchor, signer.id)
-        try:
-            _files.make_dirs(folder)
-            if file is not None:
-                _files.make_dirs(file.parent)
-        except OSError as error:
-            message = f"cannot make `{error.filename}`: {os.strerror(error.errno or 0).lower()}"
-            raise AuditUnavailable(message) from error
+        _make(folder)
+        ready_anchor(anchor)
         gate = Gate.open(folder, signer, anchor=file, accept_restored=accept_restored, clock=clock)
         return cls(gate, folder, clock)
 
@@ -194,6 +203,14 @@ class AuditLog:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _make(folder: Path) -> None:
+    try:
+        _files.make_dirs(folder)
+    except OSError as error:
+        message = f"cannot make `{error.filename}`: {os.strerror(error.errno or 0).lower()}"
+        raise AuditUnavailable(message) from error
 
 
 def _anchor_file(anchor: Anchor, log: AgentId) -> Path | None:

@@ -255,7 +255,7 @@ class Mailbox:
             self._lose([parcel], "expired")
             return False
         try:
-            self._pep.check_revoked(parcel.token)
+            self._pep.check_withdrawn(parcel.token)
         except MoatError as error:
             self._lose([parcel], "revoked")
             if not isinstance(error, TokenRefused):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from moat import _files
 from moat._control import STATEMENT, ControlFolder, Watcher
 from moat._native import AgentId, Policy, Token
-from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors
+from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
 from moat.errors import MalformedInput, MoatError
 from moat.keystore import KeyStore, check_name
 from moat.pep import Pep
@@ -96,6 +96,7 @@ class Moat:
         if anchor is DEFAULT_ANCHOR and anchors().resolve().is_relative_to(folder.resolve()):
             message = f"`{folder}` is for the anchors of logs, which lie apart; choose another"
             raise MoatError(message)
+        ready_anchor(anchor)
         keys = KeyStore(folder / "keys")
         trusted = root if isinstance(root, AgentId) else _identity(keys, root, create=True).id
         config = Config(roots=(trusted,), operators=tuple(operators))
@@ -130,6 +131,7 @@ class Moat:
             return cls.init(folder, gate=gate, anchor=anchor, clock=clock)
         config = read_config(folder)
         check_name(gate)
+        ready_anchor(anchor)
         home = folder / "gates" / gate
         audit = AuditLog.open(
             home / "log",

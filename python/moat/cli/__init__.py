@@ -13,7 +13,10 @@ import moat
 from moat.cli import (
     agents,
     audit,
+    bench,
+    completion,
     demo,
+    export,
     failure,
     identities,
     imports,
@@ -22,6 +25,7 @@ from moat.cli import (
     run,
     state,
     tokens,
+    watch,
 )
 from moat.cli.app import report
 
@@ -76,11 +80,12 @@ def cli() -> None:
 for command in (
     state.init, identities.identity, agents.agent, tokens.token,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
-    run.run, audit.audit, demo.demo,
+    run.run, watch.watch, audit.audit, bench.bench, completion.completion, demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
 identities.identity.add_command(imports.import_)
 tokens.token.add_command(renewal.renew)
+audit.audit.add_command(export.export)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import click
 from rich.text import Text
 
 from moat import AgentId, Moat, Token, _files, _show, _tree
-from moat.cli import failure
+from moat.cli import completers, failure
 from moat.cli.failure import fail
 from moat.errors import MalformedInput
 from moat.keystore import KeyStore
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from moat import Identity, Limits
 
-STATE = "moat-state"
 TOKEN_BYTES = 128 * 1024
 """More than the longest token's text (64 KiB in base64)."""
 
@@ -147,20 +146,26 @@ def common(
                 "--state",
                 type=click.Path(file_okay=False, path_type=Path),
                 envvar="MOAT_STATE",
-                default=STATE,
+                default=completers.STATE,
                 show_default="$MOAT_STATE, else ./moat-state",
                 help="State folder.",
             ),
         ]
         if gate:
             options.append(
-                click.option("--gate", default="main", show_default=True, help="Gate's name.")
-            )
+                click.option(
+                    "--gate", default="main", show_default=True, help="Gate's name.",
+                    shell_complete=completers.gates,
+                )
+            )  # fmt: skip
         if gates:
             told = "Which gates; all if left out."
             options.append(
-                click.option("--gate", "gates", multiple=True, metavar="NAME", help=told)
-            )
+                click.option(
+                    "--gate", "gates", multiple=True, metavar="NAME", help=told,
+                    shell_complete=completers.gates,
+                )
+            )  # fmt: skip
         for option in reversed(options):
             run = option(run)
         return run

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import deque
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from moat import AgentId, AuditLog, Checkpoint, InclusionProof, _files, _show
 from moat._native import read_log
 from moat.audit import DEFAULT_ANCHOR
-from moat.cli import failure
+from moat.cli import bars, completers, entries, failure
 from moat.cli.app import App, common, dumps, read_input
-from moat.cli.failure import CommandError, fail
+from moat.cli.entries import Filters, filters
+from moat.cli.failure import fail
 from moat.errors import MalformedInput, MoatError
 from moat.keystore import KeyStore, check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
     from typing import Unpack
 
     from rich.console import Console
 
     from moat._native import Report
 
-LONG = 16 << 20
-"""Bytes from which a log takes long enough for a progress bar."""
 PROOF_BYTES = 1 << 20
 
 
@@ -48,12 +42,14 @@ LOG = click.option(
 KEY = click.option("--key", metavar="DID", help="The gate's key; left out, the gate's own.")
 
 
-def _folder(app: App, log: Path | None) -> Path:
+def folder_of(app: App, log: Path | None) -> Path:
+    """Find the log directory that was asked for."""
     check_name(app.gate)
     return log or app.require_state() / "gates" / app.gate / "log"
 
 
-def _key(app: App, key: str | None) -> AgentId:
+def key_of(app: App, key: str | None) -> AgentId:
+    """Find the key that signs it."""
     if key is not None:
         return AgentId(key)
     return KeyStore(app.require_state() / "gates" / app.gate / "key").public(app.gate)
@@ -75,13 +71,13 @@ def verify(
 
     Says what it could not check. Exit code 4 means that the log is not what its gate wrote.
     """
-    folder, gate = _folder(app, log), _key(app, key)
+    folder, gate = folder_of(app, log), key_of(app, key)
     if no_anchor and anchor is not None:
         message = "`--anchor` and `--no-anchor` exclude each other"
         raise click.UsageError(message)
     compare = None if no_anchor else anchor or DEFAULT_ANCHOR
     try:
-        with _progress(folder) as progress:
+        with bars.reading(folder, "verifying", quiet=app.json) as progress:
             report = AuditLog.verify(folder, log=gate, anchor=compare, progress=progress)
     except MoatError as error:
         raise failure.verification(error) from error
@@ -117,19 +113,6 @@ def _verified(screen: Console, report: Report) -> None:
         screen.print(_show.Indented(Text(sentence), 4))
 
 
-@contextmanager
-def _progress(folder: Path) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal, where the log is long."""
-    length = sum(file.stat().st_size for file in folder.rglob("*.jsonl"))
-    if not sys.stderr.isatty() or length < LONG:
-        yield None
-        return
-    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_show.console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=length)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _head(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "origin": checkpoint.origin,
@@ -139,108 +122,28 @@ def _head(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-class Filters(TypedDict):
-    """What ``show`` is asked for."""
-
-    kind: str | None
-    agent: str | None
-    denied: bool
-
-
 # --- show ----------------------------------------------------------------------------------------
 
 
 @audit.command()
 @LOG
-@click.option("--kind", help="Only this kind: decision, outcome, control, link …")
-@click.option("--agent", metavar="NAME|DID", help="Only lines that name this agent.")
-@click.option("--denied", is_flag=True, help="Only denials.")
+@filters
 @click.option("--last", type=click.IntRange(0), default=50, show_default=True, help="0 is all.")
 @common(gate=True)
 def show(app: App, *, log: Path | None, last: int, **wanted: Unpack[Filters]) -> None:
     """Read the log, newest last. Nothing is verified here: `moat audit verify` does that."""
-    agent = None if wanted["agent"] is None else str(app.agent(wanted["agent"]))
-    found: Iterable[dict[str, Any]] = (
-        entry
-        for entry in map(_entry, read_log(_folder(app, log)))
-        if (wanted["kind"] in {None, entry["kind"]})
-        and (agent is None or agent in _strings(entry["body"]))
-        and (not wanted["denied"] or entry["body"].get("allow") is False)
-    )
+    asked_for = entries.Choice(app, wanted)
+    found = filter(asked_for, map(entries.read, read_log(folder_of(app, log))))
     kept = list(deque(found, maxlen=last) if last else found)
 
     def table(screen: Console) -> None:
-        names = _texts(app)
+        names = entries.known(app)
         for entry in kept:
-            screen.print(_row(entry, names), soft_wrap=True)
+            screen.print(entries.row(entry, names), soft_wrap=True)
         if not kept:
             screen.print("no such entry", style="dim")
 
     app.emit({"entries": kept}, table)
-
-
-def _entry(line: bytes) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-        if isinstance(entry["body"], dict) and isinstance(entry["kind"], str):
-            entry["i"], entry["t"] = int(entry["i"]), int(entry["t"])
-            return cast("dict[str, Any]", entry)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable() from error
-    raise _unreadable()
-
-
-def _unreadable() -> CommandError:
-    message, then = "a line of the log does not read", "run `moat audit verify` to see where"
-    return CommandError("chain_broken", message, then, failure.INVALID)
-
-
-def _strings(value: object) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for inner in value.values():
-                yield from _strings(inner)
-        case list():
-            for inner in value:
-                yield from _strings(inner)
-
-
-def _texts(app: App) -> dict[str, str]:
-    return {str(key): name for key, name in app.names().known.items()}
-
-
-def _row(entry: dict[str, Any], names: dict[str, str]) -> Text:
-    """One line for a person."""
-    body = entry["body"]
-
-    def who(key: str) -> str:
-        return names.get(str(body.get(key)), _show.short(str(body.get(key))))
-
-    place = f"{entry['i']:>5}  {_show.moment(entry['t'])}  "
-    row = Text.assemble((place, "dim"), f"{entry['kind']:9} ")
-    match entry["kind"]:
-        case "decision" if body.get("allow"):
-            row.append("allowed  ", "green")
-            row.append(f"{who('holder')}  {body.get('action')} {body.get('resource')}")
-        case "decision":
-            row.append("denied   ", "bold red")
-            row.append(f"{who('holder')}  {body.get('action')} {body.get('resource')}")
-            row.append(f"  {body.get('reason')}", "red")
-            if body.get("link") is not None:
-                row.append(f" at link {body['link']}", "red")
-        case "outcome":
-            row.append(f"of {body.get('decision')}: {body.get('status')}")
-            row.append("" if body.get("fuel") is None else f", {body['fuel']:,} fuel", "dim")
-        case "control":
-            row.append(f"{body.get('verb')} {body.get('target')} ", "yellow")
-            row.append(f"{who('id')} by {who('signer')}")
-        case "link":
-            row.append(_show.short(str(body.get("id"))), "dim")
-        case _:
-            row.append(json.dumps(body, ensure_ascii=False), "dim")
-    return row
 
 
 # --- prove, check, checkpoint --------------------------------------------------------------------
@@ -285,12 +188,12 @@ def prove(app: App, entry: int, out: Path | None) -> None:
 
 
 @audit.command()
-@click.argument("proof")
+@click.argument("proof", shell_complete=completers.files)
 @KEY
 @common(gate=True)
 def check(app: App, proof: str, key: str | None) -> None:
     """Check PROOF, a file from `moat audit prove`, with nothing but the gate's public key."""
-    gate = _key(app, key)
+    gate = key_of(app, key)
     try:
         made = InclusionProof.parse(read_input(proof, PROOF_BYTES).decode())
         made.verify(made.checkpoint, log=gate)
@@ -308,7 +211,7 @@ def check(app: App, proof: str, key: str | None) -> None:
     def tell(screen: Console) -> None:
         of = f"entry {made.index} is in the log of {made.checkpoint.size} that the gate signed"
         screen.print(f"✓ {of}", style="green")
-        screen.print(_row(_entry(made.line), _texts(app)), soft_wrap=True)
+        screen.print(entries.row(entries.read(made.line), entries.known(app)), soft_wrap=True)
 
     app.emit(document, tell)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat import AgentId, _openssh, _show
+from moat.cli import completers
 from moat.cli.app import App, common
 from moat.keystore import KeyStore
 
@@ -37,7 +38,7 @@ def new(app: App, name: str) -> None:
 
 
 @identity.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completers.agents)
 @common()
 @click.option("--openssh", is_flag=True, help="As lines of OpenSSH's `authorized_keys`.")
 def show(app: App, name: str | None, *, openssh: bool) -> None:

@@ -115,7 +115,7 @@ def _require_standing(app: App, held: Token, *, unchecked: bool) -> None:
     """Refuse a chain with anything revoked in it: a renewed link has a new id."""
     try:
         with app.moat() as moat:
-            moat.audit.gate.check_revoked(held)
+            moat.audit.gate.check_withdrawn(held)
     except AuditUnavailable as error:
         if not unchecked:
             _unknown(error)

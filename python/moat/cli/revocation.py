@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat import AgentId, Control, Link, _show
+from moat.cli import completers
 from moat.cli.app import App, common, read_token
 from moat.cli.speak import say
 
@@ -29,8 +30,11 @@ _DONE: dict[Verb, str] = {
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     command = common(gates=True)(command)
-    by = click.option("--by", default="root", show_default=True, help="Whose key signs.")
-    return click.argument("target")(by(command))
+    by = click.option(
+        "--by", default="root", show_default=True, help="Whose key signs.",
+        shell_complete=completers.agents,
+    )  # fmt: skip
+    return click.argument("target", shell_complete=completers.agents)(by(command))
 
 
 @click.command()

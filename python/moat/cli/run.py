@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from moat import Message, Sandbox, _show
-from moat.cli import failure
+from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
 from moat.cli.units import KeyValue
@@ -26,9 +25,6 @@ LIFETIME = timedelta(seconds=5)
 """Of the request: a gate keeps few streams of one holder, and every call here is a new one."""
 INPUT_BYTES = 900 * 1024
 """Input travels in the message, which is at most 1 MiB."""
-
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
-"""What could steer a terminal: C0 without tab and newline, DEL, C1."""
 
 _RAISE = {
     "out_of_fuel": "give a token with more `--fuel`, if the code deserves it",
@@ -49,8 +45,14 @@ class Given(TypedDict):
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--token", "text", required=True, metavar="TOKEN", help="File, - or text.")
-@click.option("--as", "name", metavar="NAME", help="Who asks; left out, the token's holder.")
+@click.option(
+    "--token", "text", required=True, metavar="TOKEN", shell_complete=completers.files,
+    help="File, - or text.",
+)  # fmt: skip
+@click.option(
+    "--as", "name", metavar="NAME", shell_complete=completers.agents,
+    help="Who asks; left out, the token's holder.",
+)  # fmt: skip
 @click.option("--resource", help="What the gate is asked to run; code://STEM of FILE if left out.")
 @click.option("--arg", "argv", multiple=True, help="An argument for the code. Repeatable.")
 @click.option("--env", type=KeyValue(), multiple=True, help="A variable for the code. Repeatable.")
@@ -107,7 +109,7 @@ def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:
 def _pass(data: bytes, stream: TextIO) -> None:
     """Pass bytes through as they are; on a terminal, without what could steer it."""
     if stream.isatty():
-        data = _CONTROLS.sub(b"?", data)
+        data = _show.tame(data)
     click.echo(data, file=getattr(stream, "buffer", stream), nl=False)
 
 

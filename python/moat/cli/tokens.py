@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat import Limits, Token, _files, _show
-from moat.cli import failure
+from moat.cli import completers, failure
 from moat.cli.app import App, common, read_token
 from moat.cli.failure import CommandError, fail
 from moat.cli.units import NONE, Count, DenialText, Duration, Folder, GrantText, Size
@@ -55,7 +55,10 @@ def token() -> None:
 def terms(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say what a link allows."""
     options = [
-        click.option("--to", "to", required=True, metavar="NAME|DID", help="Who may use it."),
+        click.option(
+            "--to", "to", required=True, metavar="NAME|DID", shell_complete=completers.agents,
+            help="Who may use it.",
+        ),
         click.option(
             "--allow", type=GrantText(), multiple=True, metavar="'PATTERN ACTIONS'",
             help="A grant such as 'tool://search/** call,read'. Repeatable.",
@@ -75,7 +78,9 @@ def terms(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--write", type=Folder(), multiple=True, help="Tree code may write, or none."),
         click.option("--depth", type=click.IntRange(0, 15), help="Further delegations allowed."),
         click.option("--gate-only", "audience", metavar="DID", help="Bind it to one gate's key."),
-        click.option("--by", metavar="NAME", help="Whose key signs."),
+        click.option(
+            "--by", metavar="NAME", shell_complete=completers.agents, help="Whose key signs.",
+        ),
         click.option(
             "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it here.",
         ),
@@ -117,7 +122,7 @@ def issue(
 
 
 @token.command()
-@click.argument("parent", metavar="TOKEN")
+@click.argument("parent", metavar="TOKEN", shell_complete=completers.files)
 @terms
 @click.option("--expires", type=Duration(), help="Lifetime, not beyond the parent's.")
 @common()
@@ -199,7 +204,7 @@ def deliver(app: App, made: Token, out: Path | None) -> None:
 
 
 @token.command()
-@click.argument("text", metavar="TOKEN")
+@click.argument("text", metavar="TOKEN", shell_complete=completers.files)
 @common()
 def inspect(app: App, text: str) -> None:
     """Draw the delegation tree of TOKEN, with what each link dropped.
@@ -245,9 +250,10 @@ def _problem(held: Token, now: int) -> CommandError | None:
 
 
 @token.command()
-@click.argument("text", metavar="TOKEN")
+@click.argument("text", metavar="TOKEN", shell_complete=completers.files)
 @click.option(
     "--root", "roots", multiple=True, metavar="NAME|DID", help="Trust this root. Repeatable.",
+    shell_complete=completers.agents,
 )  # fmt: skip
 @click.option("--can", nargs=2, metavar="ACTION RESOURCE", help="Also ask whether it permits this.")
 @common(gate=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,25 @@ class Duration(_Type):
         except OverflowError as error:
             message = f"`{text}` is too long"
             raise ValueError(message) from error
+
+
+class Moment(_Type):
+    """``2026-07-01``, ``2026-07-01T12:00:00Z``, Unix seconds, or ``90m`` for so long ago."""
+
+    name = "time"
+
+    def parse(self, text: str) -> int | timedelta:
+        """Give Unix seconds, or how long ago; what names no zone is UTC."""
+        if text.isascii() and text.isdigit():
+            return _bounded(text, int(text))
+        if _DURATION.match(text):
+            return Duration().parse(text)
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError as error:
+            message = f"`{text}` is not a time; write `2026-07-01T12:00:00Z`, or `90m` for ago"
+            raise ValueError(message) from error
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
 class Size(_Type):

@@ -11,7 +11,7 @@ import pytest
 
 from cli_kit import DENIED, ERROR, INVALID, READER, USAGE, Cli, fresh
 from moat import AgentId, AuditLog
-from moat.cli import audit
+from moat.cli import bars
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,13 +202,15 @@ def test_a_long_log_shows_its_progress_on_a_terminal(
     busy: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, key = log(busy), AgentId(gate(busy))
-    with audit._progress(folder) as progress:
+    with bars.reading(folder, "verifying", quiet=False) as progress:
         assert progress is None
-    monkeypatch.setattr(audit, "LONG", 1)
-    with audit._progress(folder) as progress:
+    monkeypatch.setattr(bars, "LONG", 1)
+    with bars.reading(folder, "verifying", quiet=False) as progress:
         assert progress is None  # no terminal
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with audit._progress(folder) as progress:
+    with bars.reading(folder, "verifying", quiet=True) as progress:
+        assert progress is None  # --json
+    with bars.reading(folder, "verifying", quiet=False) as progress:
         AuditLog.verify(folder, log=key, progress=progress)
     assert "verifying" in terminal.getvalue()
 

@@ -59,9 +59,9 @@ def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in commands(cli)} == {
         "init", "identity new", "identity show", "identity import", "token issue",
         "token attenuate", "token renew", "token inspect", "token verify", "audit verify",
-        "audit show", "audit prove", "audit check", "audit checkpoint", "revoke", "restore",
-        "suspend", "resume", "agent register", "agent rotate", "agent list", "agent history",
-        "run", "demo",
+        "audit show", "audit prove", "audit check", "audit checkpoint", "audit export",
+        "watch", "bench", "completion", "revoke", "restore", "suspend", "resume",
+        "agent register", "agent rotate", "agent list", "agent history", "run", "demo",
     }  # fmt: skip
 
 

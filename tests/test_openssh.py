@@ -17,7 +17,7 @@ import forge
 from moat import MalformedInput, MoatError
 from moat._openssh import public_line, read_private
 from moat.keystore import KeyStore
-from threats.world import need
+from tools import need
 
 KEY = forge.key("imported")
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8

@@ -579,14 +579,14 @@ class Gate:
         *,
         anchor: str | PathLike[str] | None,
         accept_restored: bool = False,
-        segment_bytes: int = 67108864,
+        segment_bytes: int | None = None,
         clock: Callable[[], int] | None = None,
         now: int | None = None,
     ) -> Gate:
         """Open or create one log directory; raises ``AuditError``'s kin. ``anchor`` is a file
         outside the folder; None keeps no anchor. ``clock`` gives Unix seconds wherever ``now``
         is left out, also when a permit of this gate is opened and closed. After
-        ``segment_bytes`` the log goes on in a new file."""
+        ``segment_bytes`` (64 MiB) the log goes on in a new file."""
     def arm(
         self,
         *,

@@ -20,7 +20,8 @@ import forge
 from forge import NOW
 from moat._native import verify_log
 from threats.victim import Story, Victim
-from threats.world import GATE, ROOT, WORKER, agent, need, need_root, open_gate
+from threats.world import GATE, ROOT, WORKER, agent, open_gate
+from tools import need, need_root
 
 CALLS = {"pwrite64": 9, "fdatasync": 10}
 """Calls on the segment in the story below: opening, arming, four decisions and three outcomes;

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import pytest
 
 import forge
 from forge import NOW, Chain, Key
@@ -104,12 +100,12 @@ class World:
     def growing_by(self, *kinds: str) -> Iterator[None]:
         """Within, the log grows by lines of exactly these kinds.
 
-        Two kinds are left aside: a link, logged when a chain with it is first seen, and the
-        summary of what has no line of its own, one a minute.
+        Three kinds are left aside: a link, logged when a chain with it is first seen, the summary
+        of what has no line of its own, one a minute, and permits that died unopened.
         """
         before = len(self.gate)
         yield
-        grown = [kind for kind in self.kinds(before) if kind not in {"link", "summary"}]
+        grown = [kind for kind in self.kinds(before) if kind not in {"link", "summary", "unused"}]
         assert grown == list(kinds)
 
     def allow(self, wire: bytes, *, now: int = NOW) -> Permit:
@@ -166,25 +162,3 @@ def assert_refused(
     )
     assert found == expected, decision.explain()
     assert decision.stage == REASONS[reason]
-
-
-def need(tool: str) -> str:
-    """The path of a tool; without it skip, or fail where ``MOAT_REQUIRE_TOOLS=1``."""
-    path = shutil.which(tool)
-    if path is None:
-        missing(f"`{tool}` is not installed")
-    assert path is not None
-    return path
-
-
-def need_root() -> None:
-    """Go on as root alone; else skip, or fail where ``MOAT_REQUIRE_TOOLS=1``."""
-    if os.geteuid() != 0:
-        missing("only root may mount a file system")
-
-
-def missing(why: str) -> None:
-    """Skip with a reason, or fail where ``MOAT_REQUIRE_TOOLS=1``."""
-    if os.environ.get("MOAT_REQUIRE_TOOLS") == "1":
-        pytest.fail(why)
-    pytest.skip(why)

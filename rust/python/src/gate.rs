@@ -57,7 +57,7 @@ pub(crate) struct Gate {
 impl Gate {
     #[staticmethod]
     #[pyo3(signature = (
-        path, signer, *, anchor, accept_restored=false, segment_bytes=SEGMENT_BYTES, clock=None,
+        path, signer, *, anchor, accept_restored=false, segment_bytes=None, clock=None,
         now=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "one for each thing that can be said")]
@@ -67,7 +67,7 @@ impl Gate {
         signer: &Identity,
         anchor: Option<PathBuf>,
         accept_restored: bool,
-        segment_bytes: u64,
+        segment_bytes: Option<u64>,
         clock: Option<Py<PyAny>>,
         now: Option<u64>,
     ) -> Result<Self> {
@@ -76,6 +76,7 @@ impl Gate {
         let gate = py.detach(|| {
             let anchor = anchor.as_deref();
             let gate = &signer.0;
+            let segment_bytes = segment_bytes.unwrap_or(SEGMENT_BYTES);
             moat_log::Gate::open(&path, gate, anchor, accept_restored, segment_bytes, now)
         })?;
         Ok(Self { gate, clock, on_alert: Mutex::new(None) })

@@ -48,6 +48,7 @@ from moat.errors import (
     Denied,
     EgressDenied,
     GuestTrap,
+    InjectorFailed,
     InvalidSignature,
     LimitExceeded,
     MalformedInput,
@@ -64,6 +65,7 @@ _LAZY = {
     "Moat": "moat.runtime",
     "Pep": "moat.pep",
     "Sandbox": "moat.sandbox",
+    "SecretProxy": "moat.secrets",
     "Session": "moat.session",
     "tool": "moat.session",
 }
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from moat.pep import Pep
     from moat.runtime import Moat
     from moat.sandbox import Sandbox
+    from moat.secrets import SecretProxy
     from moat.session import Session, tool
 
     __version__: str
@@ -116,6 +119,7 @@ __all__ = [
     "GuestTrap",
     "Identity",
     "InclusionProof",
+    "InjectorFailed",
     "InvalidSignature",
     "LimitExceeded",
     "Limits",
@@ -134,6 +138,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SandboxOutcome",
+    "SecretProxy",
     "Sender",
     "Session",
     "Token",

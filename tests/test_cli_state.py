@@ -59,7 +59,7 @@ def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in commands(cli)} == {
         "init", "identity new", "identity show", "token issue", "token attenuate",
         "token inspect", "token verify", "audit verify", "audit show", "audit prove",
-        "audit check", "audit checkpoint", "revoke", "restore", "run", "demo",
+        "audit check", "audit checkpoint", "revoke", "restore", "run", "demo", "doctor",
     }  # fmt: skip
 
 

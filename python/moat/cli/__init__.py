@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import moat
-from moat.cli import audit, demo, failure, identities, revocation, run, state, tokens
+from moat.cli import audit, demo, doctor, failure, identities, revocation, run, state, tokens
 from moat.cli.app import report
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def cli() -> None:
 
 for command in (
     state.init, identities.identity, tokens.token, revocation.revoke, revocation.restore,
-    run.run, audit.audit, demo.demo,
+    run.run, audit.audit, doctor.doctor, demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -50,6 +50,7 @@ from moat.errors import (
     EgressDenied,
     GateBusy,
     GuestTrap,
+    InjectorFailed,
     InvalidSignature,
     LimitExceeded,
     MalformedInput,
@@ -70,6 +71,7 @@ _LAZY = {
     "Registry": "moat.registry",
     "Router": "moat.router",
     "Sandbox": "moat.sandbox",
+    "SecretProxy": "moat.secrets",
     "Session": "moat.session",
     "tool": "moat.session",
 }
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from moat.router import Router
     from moat.runtime import Moat
     from moat.sandbox import Sandbox
+    from moat.secrets import SecretProxy
     from moat.session import Session, tool
 
     __version__: str
@@ -127,6 +130,7 @@ __all__ = [
     "GuestTrap",
     "Identity",
     "InclusionProof",
+    "InjectorFailed",
     "InvalidSignature",
     "LimitExceeded",
     "Limits",
@@ -148,6 +152,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SandboxOutcome",
+    "SecretProxy",
     "Sender",
     "Session",
     "Token",

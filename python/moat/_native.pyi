@@ -499,6 +499,12 @@ class Permit:
         differ. ``payload`` and ``code`` are the bytes themselves. A tool or a sandbox calls
         this before it acts."""
     @property
+    def is_open(self) -> bool:
+        """Whether it is open now, in this process."""
+    @property
+    def gate(self) -> AgentId:
+        """Whose it is."""
+    @property
     def entry(self) -> int:
         """Index of the decision in the log."""
     @property

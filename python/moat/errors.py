@@ -19,7 +19,8 @@
     │   ├── AuditUnavailable             the log cannot be written, so nothing is allowed
     │   │   └── GateBusy                 another process has the gate
     │   └── RolledBack                   the log is behind its anchor
-    └── UnknownHandle (LookupError)      a secret nobody registered
+    ├── UnknownHandle (LookupError)      a secret that is not there for this use
+    └── InjectorFailed                   what a secret was filled into failed; ``.kind``
 """
 
 from __future__ import annotations
@@ -121,4 +122,14 @@ class RolledBack(AuditError):
 
 
 class UnknownHandle(MoatError, LookupError):
-    """A secret handle that nobody registered."""
+    """A secret handle that is not bound, or not for this agent, host and permit."""
+
+
+class InjectorFailed(MoatError):
+    """What a secret was filled into raised something, or gave back what it must not.
+
+    Nothing of the original is kept but its class's name, since any of it may hold the value.
+    """
+
+    kind: str | None = None
+    """The name of the class that was raised; None where the result was refused."""

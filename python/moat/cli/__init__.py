@@ -16,6 +16,7 @@ from moat.cli import (
     bench,
     completion,
     demo,
+    doctor,
     export,
     failure,
     identities,
@@ -80,7 +81,8 @@ def cli() -> None:
 for command in (
     state.init, identities.identity, agents.agent, tokens.token,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
-    run.run, watch.watch, audit.audit, bench.bench, completion.completion, demo.demo,
+    run.run, watch.watch, audit.audit, doctor.doctor, bench.bench, completion.completion,
+    demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
 identities.identity.add_command(imports.import_)

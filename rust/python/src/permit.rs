@@ -125,6 +125,16 @@ impl Permit {
     }
 
     #[getter]
+    fn is_open(&self) -> bool {
+        self.permit.is_open()
+    }
+
+    #[getter]
+    fn gate(&self) -> AgentId {
+        AgentId(self.body().gate)
+    }
+
+    #[getter]
     fn entry(&self) -> u64 {
         self.permit.entry()
     }

@@ -40,6 +40,7 @@ __all__ = [
     "Sender",
     "Token",
     "canonicalize",
+    "keep_apart",
     "read_log",
     "verify_log",
 ]
@@ -562,6 +563,9 @@ class Gate:
         self, *, policy: Policy, roots: Iterable[AgentId], operators: Iterable[AgentId]
     ) -> None:
         """Set what is enforced; without it no root is trusted. Changing it is logged."""
+    def protect(self, folders: Sequence[str | PathLike[str]]) -> None:
+        """Add folders that no code reaches which runs with a permit of this gate; the log's own
+        is one of them from the start."""
     @property
     def id(self) -> AgentId: ...
     @property
@@ -729,7 +733,8 @@ class SandboxOutcome:
 class Module:
     """A compiled WebAssembly module and the SHA-256 of its bytes."""
 
-    def __new__(cls, wasm: bytes) -> Self: ...
+    def __new__(cls, wasm: bytes) -> Self:
+        """Compile a command, or find the same bytes compiled before in this process."""
     @property
     def sha256(self) -> bytes: ...
     def run(
@@ -741,7 +746,12 @@ class Module:
         env: Mapping[str, str] | None = None,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
-        be the permit's code digest where that names one."""
+        be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
+        permit unopened, where a directory of its limits reaches a folder its gate protects."""
+
+def keep_apart(limits: Limits, folders: Sequence[str | PathLike[str]]) -> None:
+    """Refuse limits with a directory that holds one of these folders or lies in one:
+    ``KeysExposed``."""
 
 REASONS: Final[Mapping[str, str]]
 """Every reason code and its stage."""

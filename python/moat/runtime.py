@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
+PROTECTED: Final = (CONFIG, "control", "gates", "keys")
+"""What of a state folder no code may reach, whatever its token says (``KeysExposed``)."""
 
 
 class Moat:
@@ -46,8 +48,11 @@ class Moat:
     public part: ``moat.id`` and ``moat.roots``.
     """
 
-    def __init__(self, config: Config, keys: KeyStore, audit: AuditLog) -> None:
-        """Put the parts together; ``Moat.open`` finds them in a folder."""
+    def __init__(self, config: Config, keys: KeyStore, audit: AuditLog, *, folder: Path) -> None:
+        """Put the parts together; ``Moat.open`` finds them in a folder.
+
+        Code that runs with a permit from here reaches nothing of what ``protected`` names.
+        """
         self._config = config
         self.keys = keys
         self.audit = audit
@@ -56,6 +61,7 @@ class Moat:
             roots=config.roots,
             operators=config.operators,
             audit=audit,
+            protected=protected(folder),
         )
 
     @classmethod
@@ -122,7 +128,7 @@ class Moat:
             clock=clock,
         )
         try:
-            return cls(config, KeyStore(folder / "keys"), audit)
+            return cls(config, KeyStore(folder / "keys"), audit, folder=folder)
         except BaseException:
             audit.close()
             raise
@@ -255,6 +261,11 @@ def read_config(path: str | PathLike[str]) -> Config:
     except FileNotFoundError as error:
         message = f"there is no state folder at `{path}`; make one with `moat init`"
         raise MoatError(message) from error
+
+
+def protected(folder: Path) -> list[Path]:
+    """Name what of a state folder is kept from code, whether it is there already or not."""
+    return [folder / name for name in PROTECTED]
 
 
 def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:

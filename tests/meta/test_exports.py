@@ -17,7 +17,7 @@ from moat import _native, errors
 SURFACE = """
     ANY AgentId AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken Checkpoint
     ConsistencyProof Control Decision Denial Denied EgressDenied Grant GuestTrap Identity
-    InclusionProof InvalidSignature LimitExceeded Limits Link MalformedInput Message
+    InclusionProof InvalidSignature KeysExposed LimitExceeded Limits Link MalformedInput Message
     MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS Report RolledBack Sandbox
     SandboxError SandboxOutcome Sender Session Token TokenRefused UnknownHandle __version__
     canonicalize errors tool

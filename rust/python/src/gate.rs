@@ -1,6 +1,7 @@
 //! The gate over one log directory.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use moat_log::AnchorState;
 use pyo3::prelude::*;
@@ -21,6 +22,14 @@ use crate::token::{Token, read_keys};
 pub(crate) struct Gate {
     gate: moat_log::Gate,
     clock: Clock,
+    protected: Mutex<Vec<PathBuf>>,
+}
+
+impl Gate {
+    fn answer(&self, py: Python<'_>, decision: moat_log::Decision) -> PyResult<Decision> {
+        let protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Decision::new(py, decision, &self.clock, protected)
+    }
 }
 
 #[pymethods]
@@ -38,10 +47,18 @@ impl Gate {
     ) -> Result<Self> {
         let clock = Clock::new(clock);
         let now = clock.second(py, now)?;
+        let path = std::path::absolute(path).map_err(PyErr::from)?;
         let gate = py.detach(|| {
             moat_log::Gate::open(&path, &signer.0, anchor.as_deref(), accept_restored, now)
         })?;
-        Ok(Self { gate, clock })
+        Ok(Self { gate, clock, protected: Mutex::new(vec![path]) })
+    }
+
+    fn protect(&self, folders: Vec<PathBuf>) -> Result<()> {
+        let folders = folders.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>();
+        let folders = folders.map_err(PyErr::from)?;
+        self.protected.lock().unwrap_or_else(PoisonError::into_inner).extend(folders);
+        Ok(())
     }
 
     #[pyo3(signature = (*, policy, roots, operators))]
@@ -93,7 +110,7 @@ impl Gate {
     fn decide(&self, py: Python<'_>, wire: &[u8], now: Option<u64>) -> Result<Decision> {
         let now = self.clock.second(py, now)?;
         let decision = py.detach(|| self.gate.decide(wire, now));
-        Ok(Decision::new(py, decision, &self.clock)?)
+        Ok(self.answer(py, decision)?)
     }
 
     #[pyo3(signature = (wire, *, now=None))]
@@ -117,7 +134,7 @@ impl Gate {
         let wires = wires.collect::<PyResult<Vec<_>>>()?;
         let bytes: Vec<_> = wires.iter().map(|wire| wire.as_bytes()).collect();
         let decisions = py.detach(|| self.gate.decide_many(&bytes, now));
-        let made = decisions.into_iter().map(|decision| Decision::new(py, decision, &self.clock));
+        let made = decisions.into_iter().map(|decision| self.answer(py, decision));
         Ok(made.collect::<PyResult<_>>()?)
     }
 

@@ -35,7 +35,7 @@ mod _native {
     #[pymodule_export]
     use crate::permit::Permit;
     #[pymodule_export]
-    use crate::sandbox::{Module, SandboxOutcome};
+    use crate::sandbox::{Module, SandboxOutcome, keep_apart};
     #[pymodule_export]
     use crate::token::{Link, Token};
 

@@ -1,6 +1,7 @@
 //! What a gate answered, as a value and as an exception.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use moat_core::{Axis, Error, Stage};
 use pyo3::exceptions::PyTypeError;
@@ -28,7 +29,7 @@ impl Decision {
         py: Python<'_>,
         decision: moat_log::Decision,
         clock: &Clock,
-        protected: Vec<PathBuf>,
+        protected: Arc<[PathBuf]>,
     ) -> PyResult<Self> {
         let body = decision.verified.as_ref().map(|verified| verified.message().body());
         Ok(Self {

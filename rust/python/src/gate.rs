@@ -1,7 +1,7 @@
 //! The gate over one log directory.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use moat_log::AnchorState;
 use pyo3::prelude::*;
@@ -22,12 +22,12 @@ use crate::token::{Token, read_keys};
 pub(crate) struct Gate {
     gate: moat_log::Gate,
     clock: Clock,
-    protected: Mutex<Vec<PathBuf>>,
+    protected: Mutex<Arc<[PathBuf]>>,
 }
 
 impl Gate {
     fn answer(&self, py: Python<'_>, decision: moat_log::Decision) -> PyResult<Decision> {
-        let protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let protected = Arc::clone(&self.protected.lock().unwrap_or_else(PoisonError::into_inner));
         Decision::new(py, decision, &self.clock, protected)
     }
 }
@@ -51,13 +51,14 @@ impl Gate {
         let gate = py.detach(|| {
             moat_log::Gate::open(&path, &signer.0, anchor.as_deref(), accept_restored, now)
         })?;
-        Ok(Self { gate, clock, protected: Mutex::new(vec![path]) })
+        Ok(Self { gate, clock, protected: Mutex::new(Arc::new([path])) })
     }
 
     fn protect(&self, folders: Vec<PathBuf>) -> Result<()> {
         let folders = folders.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>();
         let folders = folders.map_err(PyErr::from)?;
-        self.protected.lock().unwrap_or_else(PoisonError::into_inner).extend(folders);
+        let mut protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner);
+        *protected = protected.iter().cloned().chain(folders).collect();
         Ok(())
     }
 

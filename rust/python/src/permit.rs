@@ -1,7 +1,7 @@
 //! Leave to act, as a context manager.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use moat_core::key::sha256;
 use moat_core::{Error, Reason};
@@ -21,13 +21,13 @@ use crate::identity::AgentId;
 pub(crate) struct Permit {
     permit: moat_log::Permit,
     clock: Clock,
-    protected: Vec<PathBuf>,
+    protected: Arc<[PathBuf]>,
     result: Mutex<Option<[u8; 32]>>,
     outcome: OnceLock<u64>,
 }
 
 impl Permit {
-    pub(crate) fn new(permit: moat_log::Permit, clock: Clock, protected: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(permit: moat_log::Permit, clock: Clock, protected: Arc<[PathBuf]>) -> Self {
         Self { permit, clock, protected, result: Mutex::default(), outcome: OnceLock::new() }
     }
 

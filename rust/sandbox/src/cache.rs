@@ -249,7 +249,7 @@ mod tests {
                 })
             });
             begun.wait();
-            assert_eq!(cache.get_or_make([1; 32], || Ok((7, 1))), Ok(7));
+            assert_eq!(cache.get_or_make([1; 32], || Ok::<_, ()>((7, 1))), Ok(7));
             assert_eq!(first.join().unwrap(), Err("no"));
         });
         assert_eq!(cache.get_or_make([1; 32], || Err("not made again")), Ok(7));

@@ -302,10 +302,11 @@ def test_verify_takes_no_revocations_from_an_edited_log(moat: Cli) -> None:
     assert found["code"] in {"chain_broken", "bad_mac"}
 
 
-@pytest.mark.parametrize("place", ["", "keys", "gates/main", "gates/main/key", ".."])
+@pytest.mark.parametrize("place", ["", "keys", "gates/main", "gates/main/key", "control", ".."])
 @pytest.mark.parametrize("axis", ["--read", "--write"])
 def test_no_token_is_issued_that_gives_code_the_keys(moat: Cli, place: str, axis: str) -> None:
     asked = ("token", "issue", "--to", "worker", "--expires", "1h", *SEARCH, axis)
+    (moat.state / place).mkdir(exist_ok=True)
     found = moat.error(*asked, moat.state / place, code=ERROR)
     assert found["code"] == "keys_exposed"
     (moat.state / "desk").mkdir()

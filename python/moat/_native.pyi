@@ -42,6 +42,7 @@ __all__ = [
     "Token",
     "canonicalize",
     "check_rules",
+    "keep_apart",
     "read_log",
     "verify_log",
 ]
@@ -530,9 +531,6 @@ class Permit:
     @property
     def message_id(self) -> bytes: ...
     @property
-    def is_open(self) -> bool:
-        """Whether it is open now, in this process: what may be done for its effect."""
-    @property
     def outcome(self) -> int | None:
         """Index of the outcome entry, once closed."""
     def __reduce__(self) -> NoReturn: ...
@@ -605,6 +603,9 @@ class Gate:
         """Set what is enforced; without it no root is trusted. Changing it is logged. ``rules``
         is the JSON of a monitor's rules (spec/monitor.md); ``on_alert(rule, agent, then, count,
         detail, entry)`` is called after the decision is on the disk, and must not wait."""
+    def protect(self, folders: Sequence[str | PathLike[str]]) -> None:
+        """Add folders that no code reaches which runs with a permit of this gate; the log's own
+        is one of them from the start."""
     @property
     def id(self) -> AgentId: ...
     @property
@@ -793,7 +794,8 @@ class SandboxOutcome:
 class Module:
     """A compiled WebAssembly module and the SHA-256 of its bytes."""
 
-    def __new__(cls, wasm: bytes) -> Self: ...
+    def __new__(cls, wasm: bytes) -> Self:
+        """Compile a command, or find the same bytes compiled before in this process."""
     @property
     def sha256(self) -> bytes: ...
     def run(
@@ -805,7 +807,12 @@ class Module:
         env: Mapping[str, str] | None = None,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
-        be the permit's code digest where that names one."""
+        be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
+        permit unopened, where a directory of its limits reaches a folder its gate protects."""
+
+def keep_apart(limits: Limits, folders: Sequence[str | PathLike[str]]) -> None:
+    """Refuse limits with a directory that holds one of these folders or lies in one:
+    ``KeysExposed``."""
 
 REASONS: Final[Mapping[str, str]]
 """Every reason code and its stage."""

@@ -13,6 +13,7 @@
     ├── SandboxError
     │   ├── LimitExceeded                ``.limit`` names the axis
     │   ├── EgressDenied                 ``.host``
+    │   ├── KeysExposed                  a directory that reaches keys or a log
     │   └── GuestTrap
     ├── AuditError
     │   ├── ChainBroken                  ``.index`` of the first line that is wrong
@@ -92,6 +93,13 @@ class EgressDenied(SandboxError):
     """Code that asked for a host its token does not name."""
 
     host: str
+
+
+class KeysExposed(SandboxError):
+    """A token with a directory that reaches the keys of a state folder, or a gate's log.
+
+    Code that reads a key is whoever the key stands for.
+    """
 
 
 class GuestTrap(SandboxError):

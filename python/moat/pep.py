@@ -9,6 +9,7 @@ from moat.errors import MalformedInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from os import PathLike
 
     from moat._native import Decision, Permit, Policy
     from moat.audit import AuditLog
@@ -34,10 +35,16 @@ class Pep:
         roots: Iterable[AgentId],
         audit: AuditLog,
         operators: Iterable[AgentId] = (),
+        protected: Iterable[str | PathLike[str]] = (),
     ) -> None:
-        """Arm the gate that writes ``audit``; a change of what is enforced is logged."""
+        """Arm the gate that writes ``audit``; a change of what is enforced is logged.
+
+        Code that runs with its permits reaches no ``protected`` folder, and never the log's own:
+        a token with such a directory is ``KeysExposed``.
+        """
         self._audit = audit
         self._gate = audit.gate
+        self._gate.protect(list(protected))
         self._gate.arm(policy=policy, roots=roots, operators=operators)
 
     @property

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
 CONTROL: Final = "control"
+PROTECTED: Final = (CONFIG, CONTROL, "gates", "keys")
+"""What of a state folder no code may reach, whatever its token says (``KeysExposed``)."""
 
 
 class Moat:
@@ -51,7 +53,10 @@ class Moat:
     """
 
     def __init__(self, folder: Path, config: Config, audit: AuditLog) -> None:
-        """Put the parts together; ``Moat.open`` finds them in a folder."""
+        """Put the parts together; ``Moat.open`` finds them in a folder.
+
+        Code that runs with a permit from here reaches nothing of what ``protected`` names.
+        """
         self._config = config
         self.path = folder
         self.keys = KeyStore(folder / "keys")
@@ -62,6 +67,7 @@ class Moat:
             roots=config.roots,
             operators=config.operators,
             audit=audit,
+            protected=protected(folder),
         )
         self._watcher = Watcher(ControlFolder(folder / CONTROL), self.take)
 
@@ -295,6 +301,11 @@ def read_config(path: str | PathLike[str]) -> Config:
     except FileNotFoundError as error:
         message = f"there is no state folder at `{path}`; make one with `moat init`"
         raise MoatError(message) from error
+
+
+def protected(folder: Path) -> list[Path]:
+    """Name what of a state folder is kept from code, whether it is there already or not."""
+    return [folder / name for name in PROTECTED]
 
 
 def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:

@@ -21,7 +21,9 @@ PROGRAM: Final = "main"
 class Sandbox:
     """A compiled module; each run has a fresh memory, and nothing passes from one to another.
 
-    Compile once, run often: compiling is slow and running is not. Safe across threads.
+    Compiling is slow and running is not. A process compiles the same bytes once, wherever they
+    come from, and keeps what it used last: 64 modules and 256 MiB. Safe across threads; a forked
+    child makes its own.
     """
 
     def __init__(self, module: str | PathLike[str] | bytes) -> None:
@@ -52,7 +54,7 @@ class Sandbox:
         The guest sees ``stdin``, ``args`` (after a program name, ``main``), ``env`` and the
         directories of ``permit.limits``, and nothing else. However it ends is an outcome and no
         exception; ``outcome.check()`` raises unless it ended well. Raises ``Denied`` where the
-        permit is for other code or is spent, and ``AuditUnavailable`` where the outcome cannot
-        be written.
+        permit is for other code or is spent, ``KeysExposed`` where its directories reach the
+        gate's keys or log, and ``AuditUnavailable`` where the outcome cannot be written.
         """
         return self._module.run(permit, stdin=stdin, args=[PROGRAM, *args], env=env)

@@ -17,7 +17,7 @@ from moat import _native, errors
 SURFACE = """
     ANY AgentId AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken Checkpoint
     ConsistencyProof Control Decision Denial Denied EgressDenied Endpoint GateBusy Grant GuestTrap
-    Identity InclusionProof InjectorFailed InvalidSignature LimitExceeded Limits Link
+    Identity InclusionProof InjectorFailed InvalidSignature KeysExposed LimitExceeded Limits Link
     MalformedInput Message MessageRefused Moat MoatError Pattern Pep Permit Policy REASONS
     Registration Registry Report RolledBack Router Sandbox SandboxError SandboxOutcome SecretProxy
     Sender Session Token TokenRefused Undelivered UnknownHandle __version__ canonicalize errors tool

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.text import Text
 
-from moat import AgentId, Moat, Token, _files, _show, _tree
+from moat import AgentId, Moat, Token, _files, _show
+from moat._native import keep_apart
 from moat.cli import completers, failure
 from moat.cli.failure import fail
 from moat.errors import MalformedInput
 from moat.keystore import KeyStore
-from moat.runtime import Config
+from moat.runtime import Config, protected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,13 +60,8 @@ class App:
         return KeyStore(self.require_state() / "keys")
 
     def keep_keys_from(self, limits: Limits) -> None:
-        """Refuse trees that hold keys of this state folder: code that reads one is a root."""
-        secrets = [(self.state / name).resolve() for name in ("keys", "gates")]
-        for pattern in (*limits.read, *limits.write):
-            folder = _tree.folder(pattern).resolve()
-            if any(x.is_relative_to(folder) or folder.is_relative_to(x) for x in secrets):
-                message = f"`{pattern}` gives code the secret keys in `{self.state}`"
-                fail("keys_exposed", message, "name a directory that holds no state folder")
+        """Refuse trees that reach keys of this state folder: code that reads one is a root."""
+        keep_apart(limits, protected(self.state))
 
     @contextmanager
     def moat(self) -> Iterator[Moat]:

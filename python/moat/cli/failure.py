@@ -26,6 +26,7 @@ _NEXT = {
     "streams_full": "wait a minute, or use one session instead of many",
     "unknown_root": "use a token whose first link one of this gate's roots signed",
     "wrong_gate": "take it to the gate it names, or have it made for this one",
+    "keys_exposed": "name a directory that neither holds the state folder nor its keys or log",
     "no_standing": "sign as a root; `moat audit show --kind control` shows what was said before",
     "malformed": "correct it, and check that the whole text or file was given",
     "chain_broken": "treat the log as edited from there on, and compare it with a copy",

@@ -1,5 +1,8 @@
 //! What a gate answered, as a value and as an exception.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use moat_core::{Axis, Error, Stage};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -26,6 +29,7 @@ impl Decision {
         py: Python<'_>,
         decision: moat_log::Decision,
         clock: &Clock,
+        protected: Arc<[PathBuf]>,
     ) -> PyResult<Self> {
         let body = decision.verified.as_ref().map(|verified| verified.message().body());
         Ok(Self {
@@ -36,7 +40,7 @@ impl Decision {
             sender: decision.verified.as_ref().map(|it| AgentId(*it.chain().holder())),
             permit: decision
                 .permit
-                .map(|permit| Py::new(py, Permit::new(permit, clock.clone())))
+                .map(|permit| Py::new(py, Permit::new(permit, clock.clone(), protected)))
                 .transpose()?,
         })
     }

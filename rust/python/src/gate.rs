@@ -1,7 +1,7 @@
 //! The gate over one log directory.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use moat_core::monitor::Rules;
 use moat_log::{AnchorState, SEGMENT_BYTES};
@@ -51,6 +51,15 @@ pub(crate) struct Gate {
     clock: Clock,
     /// Who is told what the monitor has to tell.
     on_alert: Mutex<Option<Py<PyAny>>>,
+    protected: Mutex<Arc<[PathBuf]>>,
+}
+
+impl Gate {
+    fn answer(&self, py: Python<'_>, decision: moat_log::Decision) -> PyResult<Decision> {
+        self.tell(py, &decision);
+        let protected = Arc::clone(&self.protected.lock().unwrap_or_else(PoisonError::into_inner));
+        Decision::new(py, decision, &self.clock, protected)
+    }
 }
 
 #[pymethods]
@@ -73,13 +82,23 @@ impl Gate {
     ) -> Result<Self> {
         let clock = Clock::new(clock);
         let now = clock.second(py, now)?;
+        let path = std::path::absolute(path).map_err(PyErr::from)?;
         let gate = py.detach(|| {
             let anchor = anchor.as_deref();
             let gate = &signer.0;
             let segment_bytes = segment_bytes.unwrap_or(SEGMENT_BYTES);
             moat_log::Gate::open(&path, gate, anchor, accept_restored, segment_bytes, now)
         })?;
-        Ok(Self { gate, clock, on_alert: Mutex::new(None) })
+        let protected = Mutex::new(Arc::new([path]) as Arc<[PathBuf]>);
+        Ok(Self { gate, clock, on_alert: Mutex::new(None), protected })
+    }
+
+    fn protect(&self, folders: Vec<PathBuf>) -> Result<()> {
+        let folders = folders.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>();
+        let folders = folders.map_err(PyErr::from)?;
+        let mut protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner);
+        *protected = protected.iter().cloned().chain(folders).collect();
+        Ok(())
     }
 
     #[pyo3(signature = (*, policy, roots, operators, rules=None, on_alert=None))]
@@ -135,8 +154,7 @@ impl Gate {
     fn decide(&self, py: Python<'_>, wire: &[u8], now: Option<u64>) -> Result<Decision> {
         let now = self.clock.second(py, now)?;
         let decision = py.detach(|| self.gate.decide(wire, now));
-        self.tell(py, &decision);
-        Ok(Decision::new(py, decision, &self.clock)?)
+        Ok(self.answer(py, decision)?)
     }
 
     #[pyo3(signature = (wire, *, now=None))]
@@ -160,8 +178,7 @@ impl Gate {
         let wires = wires.collect::<PyResult<Vec<_>>>()?;
         let bytes: Vec<_> = wires.iter().map(|wire| wire.as_bytes()).collect();
         let decisions = py.detach(|| self.gate.decide_many(&bytes, now));
-        decisions.iter().for_each(|decision| self.tell(py, decision));
-        let made = decisions.into_iter().map(|decision| Decision::new(py, decision, &self.clock));
+        let made = decisions.into_iter().map(|decision| self.answer(py, decision));
         Ok(made.collect::<PyResult<_>>()?)
     }
 

@@ -36,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use crate::permit::Permit;
     #[pymodule_export]
-    use crate::sandbox::{Module, SandboxOutcome};
+    use crate::sandbox::{Module, SandboxOutcome, keep_apart};
     #[pymodule_export]
     use crate::statement::{Control, Registration};
     #[pymodule_export]

@@ -1,6 +1,7 @@
 //! Leave to act, as a context manager.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use moat_core::key::sha256;
 use moat_core::{Error, Reason};
@@ -20,13 +21,14 @@ use crate::identity::AgentId;
 pub(crate) struct Permit {
     permit: moat_log::Permit,
     clock: Clock,
+    protected: Arc<[PathBuf]>,
     result: Mutex<Option<[u8; 32]>>,
     outcome: OnceLock<u64>,
 }
 
 impl Permit {
-    pub(crate) fn new(permit: moat_log::Permit, clock: Clock) -> Self {
-        Self { permit, clock, result: Mutex::default(), outcome: OnceLock::new() }
+    pub(crate) fn new(permit: moat_log::Permit, clock: Clock, protected: Arc<[PathBuf]>) -> Self {
+        Self { permit, clock, protected, result: Mutex::default(), outcome: OnceLock::new() }
     }
 
     fn body(&self) -> &moat_core::message::Body {
@@ -36,6 +38,11 @@ impl Permit {
     /// The limits of all links, for a sandbox.
     pub(crate) fn bounds(&self) -> &moat_core::caveat::Limits {
         self.permit.verified().chain().limits()
+    }
+
+    /// What code that runs with this permit never reaches.
+    pub(crate) fn protected(&self) -> &[PathBuf] {
+        &self.protected
     }
 
     /// Compares the code that is to run.
@@ -192,11 +199,6 @@ impl Permit {
     #[getter]
     fn message_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.permit.verified().message().id())
-    }
-
-    #[getter]
-    fn is_open(&self) -> bool {
-        self.permit.is_open()
     }
 
     #[getter]

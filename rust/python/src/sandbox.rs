@@ -1,5 +1,6 @@
 //! Modules and their runs.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use moat_sandbox::{Bounds, Engine, Input, Interrupt, Outcome, SandboxError, Stat
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::caveat::Limits;
 use crate::fault::{Fault, Result, exception, note};
 use crate::permit::Permit;
 
-/// The engine of this process; a fork gets its own.
-fn engine() -> std::result::Result<Engine, SandboxError> {
+/// The engine of this process; a fork gets its own. Python holds its lock for as long as this one
+/// is taken, so a fork of Python's never finds it taken.
+fn engine(_held: Python<'_>) -> std::result::Result<Engine, SandboxError> {
     static ENGINE: Mutex<Option<(u32, Engine)>> = Mutex::new(None);
     let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
@@ -30,9 +33,27 @@ fn engine() -> std::result::Result<Engine, SandboxError> {
 fn raise(py: Python<'_>, error: &SandboxError) -> Fault {
     let class = match error {
         SandboxError::Module(_) | SandboxError::Input(_) => "MalformedInput",
+        SandboxError::Exposed { .. } => "KeysExposed",
         _ => "SandboxError",
     };
     Fault::Py(exception(py, class, error))
+}
+
+/// The bounds that limits mean, where their directories are apart from these folders.
+fn apart(
+    limits: &moat_core::caveat::Limits,
+    folders: &[PathBuf],
+) -> std::result::Result<Bounds, SandboxError> {
+    let bounds = Bounds::from_limits(limits)?;
+    bounds.keep_apart(folders)?;
+    Ok(bounds)
+}
+
+/// Refuse limits with a directory that holds one of these folders or lies in one: ``KeysExposed``.
+#[pyfunction]
+pub(crate) fn keep_apart(py: Python<'_>, limits: &Limits, folders: Vec<PathBuf>) -> Result<()> {
+    let found = py.detach(|| apart(&limits.0, &folders));
+    found.map(drop).map_err(|error| raise(py, &error))
 }
 
 /// A compiled WebAssembly module and the SHA-256 of its bytes.
@@ -46,12 +67,9 @@ pub(crate) struct Module {
 impl Module {
     #[new]
     fn new(py: Python<'_>, wasm: &[u8]) -> Result<Self> {
-        let loaded = py.detach(|| {
-            let engine = engine()?;
-            let module = engine.load(wasm, None)?;
-            Ok(Self { engine, module })
-        });
-        loaded.map_err(|error| raise(py, &error))
+        let engine = engine(py).map_err(|error| raise(py, &error))?;
+        let module = py.detach(|| engine.load(wasm, None)).map_err(|error| raise(py, &error))?;
+        Ok(Self { engine, module })
     }
 
     #[getter]
@@ -78,14 +96,14 @@ impl Module {
         let stdin = stdin.unwrap_or_default().to_vec();
         let input = Input { stdin, args: args.unwrap_or_default(), env };
         permit.check_code(py, &self.module.sha256())?;
+        let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
+        let bounds = bounds.map_err(|error| raise(py, &error))?;
         let interrupt = Interrupt::new();
         let withdrawn = interrupt.clone();
         let watch = permit.watch(move || withdrawn.interrupt());
         permit.open(py)?;
-        let ran = py.detach(|| {
-            let bounds = Bounds::from_limits(permit.bounds())?;
-            self.engine.run(&self.module, &bounds, &input, Some(&interrupt))
-        });
+        let run = || self.engine.run(&self.module, &bounds, &input, Some(&interrupt));
+        let ran = py.detach(run);
         drop(watch);
         permit.close(py, end(&ran))?;
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use moat_core::caveat::Limits;
 use moat_core::pattern::Pattern;
 
-use crate::SandboxError;
+use crate::{SandboxError, dirs};
 
 /// Limits of one run. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,24 @@ impl Bounds {
             output: limits.output,
             dirs: dirs.collect(),
         })
+    }
+
+    /// Refuses a directory that holds one of these folders or lies in one, by whatever path:
+    /// symbolic links are followed and files compared by device and number. A folder is not seen
+    /// behind a mount or a hard link *below* a directory.
+    ///
+    /// # Errors
+    /// [`SandboxError::Exposed`]; [`SandboxError::Directory`] where either cannot be looked at.
+    pub fn keep_apart(&self, folders: &[PathBuf]) -> Result<(), SandboxError> {
+        for Dir { path, .. } in &self.dirs {
+            for folder in folders {
+                if !dirs::apart(path, folder)? {
+                    let (path, folder) = (path.clone(), folder.clone());
+                    return Err(SandboxError::Exposed { path, folder });
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Opening a host directory for a guest without following a symbolic link anywhere.
 
-use std::path::{Component, Path};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
@@ -23,6 +25,56 @@ pub(crate) fn preopen(wasi: &mut WasiCtxBuilder, dir: &Dir) -> Result<(), Sandbo
         (false, false) => return Err(refuse("it is neither readable nor writable; leave it out")),
     };
     open(wasi, &dir.path, name, perms).map_err(|why| refuse(&why))
+}
+
+/// Whether neither path is the other or lies in it.
+///
+/// # Errors
+/// [`SandboxError::Directory`] when one of them cannot be looked at.
+pub(crate) fn apart(one: &Path, other: &Path) -> Result<bool, SandboxError> {
+    let (a, b) = (Place::find(one)?, Place::find(other)?);
+    Ok(!a.holds(&b) && !b.holds(&a))
+}
+
+/// Where a path leads: its name, and the files that it and all above it are, as far as they exist.
+struct Place {
+    name: PathBuf,
+    file: Option<FileId>,
+    above: Vec<FileId>,
+}
+
+/// Device and number: what a file is, by whatever name.
+type FileId = (u64, u64);
+
+impl Place {
+    fn find(path: &Path) -> Result<Self, SandboxError> {
+        Self::look(path)
+            .map_err(|error| SandboxError::Directory { path: path.into(), why: error.to_string() })
+    }
+
+    fn look(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        for part in path.ancestors() {
+            let real = match part.canonicalize() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                real => real?,
+            };
+            let id = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino()));
+            let above = real.ancestors().map(id).collect::<io::Result<Vec<_>>>()?;
+            let missing = path.strip_prefix(part).map_err(io::Error::other)?;
+            let whole = missing.as_os_str().is_empty();
+            let file = above.first().copied().filter(|_| whole);
+            let name = if whole { real } else { real.join(missing) };
+            return Ok(Self { name, file, above });
+        }
+        Err(io::Error::other("not even its root is there"))
+    }
+
+    /// Whether the other is this one or lies in it.
+    fn holds(&self, other: &Self) -> bool {
+        other.name.starts_with(&self.name)
+            || self.file.is_some_and(|file| other.above.contains(&file))
+    }
 }
 
 /// Whether the text of the path is exactly its components.

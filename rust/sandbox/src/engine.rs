@@ -1,5 +1,6 @@
 //! One engine per process: the compiler's settings, the linker and the clock that stops runs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,11 +10,20 @@ use tokio::sync::watch;
 use wasmtime::{Config, ExternType, InstancePre, Linker, WasmFeatures};
 
 use crate::SandboxError;
+use crate::cache::{Cache, Most};
 use crate::error::plain;
 use crate::wasi::{self, State, WASI};
 
-/// Most bytes of a module. Compiling is bounded by this alone.
-pub const MODULE_BYTES: usize = 16 << 20;
+/// Most bytes of a module.
+pub const MODULE_BYTES: usize = 32 << 20;
+
+/// Most bytes of a module without its data and its custom sections (names, debugging): what there
+/// is to compile. Compiling is bounded by this alone.
+pub const CODE_BYTES: usize = 16 << 20;
+
+/// Compiled modules that are kept for the next load of the same bytes, and the bytes of machine
+/// code and data in them.
+const KEPT: Most = Most { entries: 64, bytes: 256 << 20 };
 
 /// How often running guests are asked whether their time is over.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -35,7 +45,8 @@ const FEATURES: WasmFeatures = WasmFeatures::FLOATS
     .union(WasmFeatures::SIMD);
 
 /// Compiles and runs modules. Cheap to clone; meant to be made once per process and shared by
-/// its threads. The first run starts one background thread; the last clone stops it.
+/// its threads. The first run starts one background thread; the last clone stops it. A process
+/// that was forked makes its own.
 #[derive(Clone)]
 pub struct Engine(pub(crate) Arc<Inner>);
 
@@ -43,6 +54,9 @@ pub(crate) struct Inner {
     pub(crate) wasm: wasmtime::Engine,
     linker: Linker<State>,
     clock: OnceLock<Clock>,
+    modules: Cache<Module>,
+    compiled: AtomicU64,
+    process: u32,
 }
 
 /// A compiled module. Cheap to clone.
@@ -60,42 +74,62 @@ impl Engine {
     pub fn new() -> Result<Self, SandboxError> {
         let wasm = wasmtime::Engine::new(&config()).map_err(SandboxError::internal)?;
         let linker = wasi::linker(&wasm).map_err(SandboxError::internal)?;
-        Ok(Self(Arc::new(Inner { wasm, linker, clock: OnceLock::new() })))
+        Ok(Self(Arc::new(Inner {
+            wasm,
+            linker,
+            clock: OnceLock::new(),
+            modules: Cache::new(KEPT),
+            compiled: AtomicU64::new(0),
+            process: std::process::id(),
+        })))
     }
 
     /// Compiles a command: a core module in binary form that exports `_start` and `memory` and
     /// imports nothing but `wasi_snapshot_preview1`.
     ///
-    /// The digest is of exactly the bytes that are compiled, and is compared first.
+    /// The digest is of exactly the bytes that are compiled, and is compared first. Bytes that
+    /// were compiled before are found again by their digest, as long as there is room for them;
+    /// threads that load the same ones at once compile them once.
     ///
     /// # Errors
     /// [`SandboxError::Digest`] when the bytes are not those expected; [`SandboxError::Module`]
-    /// when they are not such a module, are over [`MODULE_BYTES`] or use a WebAssembly proposal
-    /// that is off; [`SandboxError::Import`] when they import anything else.
+    /// when they are not such a module, are over [`MODULE_BYTES`] or [`CODE_BYTES`] or use a
+    /// WebAssembly proposal that is off; [`SandboxError::Import`] when they import anything else;
+    /// [`SandboxError::Forked`] in a child process.
     pub fn load(
         &self,
         bytes: &[u8],
         expect_sha256: Option<[u8; 32]>,
     ) -> Result<Module, SandboxError> {
+        self.0.here()?;
         if bytes.len() > MODULE_BYTES {
-            return Err(SandboxError::Module(format!(
-                "{} bytes, at most {MODULE_BYTES} are allowed; make it smaller",
-                bytes.len()
-            )));
+            return Err(too_big("bytes", bytes.len(), MODULE_BYTES));
         }
         let found = sha256(bytes);
         if let Some(expected) = expect_sha256.filter(|expected| *expected != found) {
             let (expected, found) = (hex(&expected), hex(&found));
             return Err(SandboxError::Digest { expected, found });
         }
-        guarded(|| self.compile(bytes, found))
+        self.0.modules.get_or_make(found, || guarded(|| self.compile(bytes, found)))
     }
 
-    fn compile(&self, bytes: &[u8], sha256: [u8; 32]) -> Result<Module, SandboxError> {
+    /// How many modules were compiled; what was found again is not counted.
+    #[must_use]
+    pub fn compiled(&self) -> u64 {
+        self.0.compiled.load(Ordering::Relaxed)
+    }
+
+    /// The module, and the bytes of memory that it is.
+    fn compile(&self, bytes: &[u8], sha256: [u8; 32]) -> Result<(Module, usize), SandboxError> {
         if !bytes.starts_with(CORE_MODULE) {
             let text = "give the binary form of a core module, not text or a component";
             return Err(SandboxError::Module(text.into()));
         }
+        let code = code_bytes(bytes);
+        if code > CODE_BYTES {
+            return Err(too_big("bytes of code", code, CODE_BYTES));
+        }
+        self.0.compiled.fetch_add(1, Ordering::Relaxed);
         let module = wasmtime::Module::from_binary(&self.0.wasm, bytes)
             .map_err(|error| SandboxError::Module(plain(&error)))?;
         for import in module.imports() {
@@ -114,8 +148,46 @@ impl Engine {
         }
         let ready = self.0.linker.instantiate_pre(&module);
         let ready = ready.map_err(|error| SandboxError::Import(plain(&error)))?;
-        Ok(Module { ready, sha256 })
+        let image = module.image_range();
+        let size = image.end.addr().saturating_sub(image.start.addr());
+        Ok((Module { ready, sha256 }, size))
     }
+}
+
+/// Bytes of all sections but data and custom ones. What has no form of a section counts in full.
+fn code_bytes(module: &[u8]) -> usize {
+    const CUSTOM: u8 = 0;
+    const DATA: u8 = 11;
+    let mut rest = module.get(CORE_MODULE.len()..).unwrap_or_default();
+    let mut code = 0_usize;
+    while let Some((&id, body)) = rest.split_first() {
+        let section = leb128(body).and_then(|(size, body)| body.split_at_checked(size));
+        let Some((section, after)) = section else {
+            return code.saturating_add(rest.len());
+        };
+        if !matches!(id, CUSTOM | DATA) {
+            code = code.saturating_add(section.len());
+        }
+        rest = after;
+    }
+    code
+}
+
+/// An unsigned 32-bit LEB128 number, as WebAssembly writes sizes, and what follows it.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(5) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(value).ok()?, bytes.get(at + 1..)?));
+        }
+    }
+    None
+}
+
+fn too_big(what: &str, found: usize, most: usize) -> SandboxError {
+    let text = format!("{found} {what}, at most {most} are allowed; make it smaller");
+    SandboxError::Module(text)
 }
 
 impl Module {
@@ -127,16 +199,20 @@ impl Module {
 }
 
 impl Inner {
+    /// Refuses a forked child: neither threads nor locks of its parent work here.
+    pub(crate) fn here(&self) -> Result<(), SandboxError> {
+        if self.process == std::process::id() { Ok(()) } else { Err(SandboxError::Forked) }
+    }
+
     /// The running clock, started when first needed.
     pub(crate) fn clock(&self) -> Result<&Clock, SandboxError> {
-        let clock = match self.clock.get() {
-            Some(clock) => clock,
+        match self.clock.get() {
+            Some(clock) => Ok(clock),
             None => {
                 let clock = Clock::start(&self.wasm)?;
-                self.clock.get_or_init(|| clock)
+                Ok(self.clock.get_or_init(|| clock))
             }
-        };
-        if clock.process == std::process::id() { Ok(clock) } else { Err(SandboxError::Forked) }
+        }
     }
 }
 

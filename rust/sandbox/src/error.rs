@@ -32,6 +32,16 @@ pub enum SandboxError {
         /// What is wrong with it.
         why: String,
     },
+    /// A directory holds a folder that no guest is to reach, or lies in one.
+    #[error(
+        "directory `{path}` and `{folder}`, which holds keys or a log, are not apart; name another"
+    )]
+    Exposed {
+        /// As asked for.
+        path: PathBuf,
+        /// What it would give away.
+        folder: PathBuf,
+    },
     /// An argument or environment variable that cannot be passed, or a limit of the wrong shape.
     #[error("{0}")]
     Input(String),

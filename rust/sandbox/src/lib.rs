@@ -16,13 +16,17 @@
 //!   guest cannot leave them (`openat2` with `RESOLVE_BENEATH` on Linux). Only regular files and
 //!   directories open: no pipes, sockets or devices. Guests make no symbolic links.
 //!
-//! What is not bounded here: the time to compile a module (only its size, [`MODULE_BYTES`]), and
-//! the bytes a guest writes into a directory it may write.
+//! What is not bounded here: the time to compile a module (only its size, [`MODULE_BYTES`] and
+//! [`CODE_BYTES`]), and the bytes a guest writes into a directory it may write.
+//!
+//! Compiled modules are kept in memory and found again by the SHA-256 of their bytes alone. They
+//! are never written to a disk: what is loaded from one would be machine code that nobody checks.
 //!
 //! On Unix, memory faults of a guest arrive as signals. A program that replaces the handlers of
 //! `SIGSEGV`, `SIGILL` or `SIGFPE` must do so before the first [`Engine`] is made.
 
 mod bounds;
+mod cache;
 mod dirs;
 mod engine;
 mod error;
@@ -32,6 +36,6 @@ mod run;
 mod wasi;
 
 pub use bounds::{Bounds, Dir, Input};
-pub use engine::{Engine, MODULE_BYTES, Module, TICK};
+pub use engine::{CODE_BYTES, Engine, MODULE_BYTES, Module, TICK};
 pub use error::SandboxError;
 pub use run::{Interrupt, Outcome, Status};

@@ -144,6 +144,7 @@ fn run(
     interrupt: Option<&Interrupt>,
 ) -> Result<Outcome, SandboxError> {
     let end = End::new(bounds.time, interrupt);
+    engine.here()?;
     input.check()?;
     if !wasmtime::Engine::same(&engine.wasm, module.ready.module().engine()) {
         return Err(SandboxError::Input("the module was loaded by another engine".into()));

@@ -1,6 +1,7 @@
 //! A token's limits become the bounds of a run, and nothing more.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moat_core::caveat::Limits;
@@ -55,5 +56,80 @@ fn what_is_no_tree_is_refused() {
             let error = Bounds::from_limits(&limits).unwrap_err();
             assert!(matches!(error, SandboxError::Input(_)), "{text}: {error}");
         }
+    }
+}
+
+/// A state folder with keys, a directory apart from it, and names that lead elsewhere.
+fn places() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    std::fs::create_dir_all(root.join("state/keys/old")).unwrap();
+    std::fs::create_dir_all(root.join("state/desk")).unwrap();
+    std::fs::create_dir_all(root.join("keys")).unwrap();
+    (folder, root)
+}
+
+fn apart(path: PathBuf, folder: &Path) -> Result<(), SandboxError> {
+    [(true, false), (false, true)].into_iter().try_for_each(|(read, write)| {
+        let dirs = vec![Dir { path: path.clone(), read, write }];
+        Bounds { dirs, ..Bounds::default() }.keep_apart(&[folder.to_path_buf()])
+    })
+}
+
+#[test]
+fn a_directory_that_reaches_a_protected_folder_is_refused() {
+    let (_folder, root) = places();
+    let keys = root.join("state/keys");
+    for place in ["state/keys", "state/keys/old", "state/keys/not/there", "state", "", "/"] {
+        let error = apart(root.join(place), &keys).unwrap_err();
+        assert!(matches!(error, SandboxError::Exposed { .. }), "{place}: {error}");
+    }
+    for place in ["state/desk", "keys", "state/keys2", "state/key", "not/there"] {
+        apart(root.join(place), &keys).unwrap();
+    }
+    Bounds::default().keep_apart(&[keys]).unwrap();
+}
+
+#[test]
+fn a_link_in_either_path_hides_nothing() {
+    let (_folder, root) = places();
+    std::os::unix::fs::symlink(root.join("state"), root.join("alias")).unwrap();
+    std::os::unix::fs::symlink(root.join("state/keys"), root.join("desk")).unwrap();
+    for (place, folder) in [
+        ("alias", "state/keys"),
+        ("alias/keys", "state/keys"),
+        ("alias/keys/new", "state/keys"),
+        ("desk", "state/keys"),
+        ("desk/old", "state/keys"),
+        ("state", "alias/keys"),
+        ("state/keys/old", "desk"),
+        ("alias", "desk"),
+    ] {
+        let error = apart(root.join(place), &root.join(folder)).unwrap_err();
+        assert!(matches!(error, SandboxError::Exposed { .. }), "{place} {folder}: {error}");
+    }
+    apart(root.join("alias/desk"), &root.join("state/keys")).unwrap();
+}
+
+#[test]
+fn a_protected_folder_that_is_not_there_yet_is_kept_apart_too() {
+    let (_folder, root) = places();
+    let control = root.join("state/control");
+    for place in ["state", "state/control", "state/control/in"] {
+        let error = apart(root.join(place), &control).unwrap_err();
+        assert!(matches!(error, SandboxError::Exposed { .. }), "{place}: {error}");
+    }
+    apart(root.join("state/desk"), &control).unwrap();
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_refused() {
+    let (_folder, root) = places();
+    std::fs::write(root.join("file"), "").unwrap();
+    std::os::unix::fs::symlink(root.join("round"), root.join("round")).unwrap();
+    for place in ["file/below", "round", "round/below"] {
+        let error = apart(root.join(place), &root.join("state")).unwrap_err();
+        assert!(matches!(error, SandboxError::Directory { .. }), "{place}: {error}");
+        assert!(apart(root.join("keys"), &root.join(place)).is_err());
     }
 }

@@ -12,7 +12,7 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
-use moat_sandbox::{Bounds, Engine, Input, Interrupt, SandboxError, Status};
+use moat_sandbox::{Bounds, Engine, Input, SandboxError, Status};
 use support::{c, go, plenty, wat};
 
 /// What a stopped guest may take on a loaded machine; each would run for an hour or for ever.
@@ -157,32 +157,6 @@ fn output_of_exactly_the_cap_is_whole() {
     let cut = run(99_999);
     assert_eq!((cut.status, cut.truncated), (Status::OutputFull, true));
     assert_eq!(cut.stdout, stdin[..99_999]);
-}
-
-#[test]
-fn an_interrupt_stops_running_and_sleeping_guests() {
-    let engine = Engine::new().unwrap();
-    for name in ["spin", "sleep", "host_spin"] {
-        let (module, stop) = (wat(&engine, name), Interrupt::new());
-        let outcome = thread::scope(|scope| {
-            let run = || engine.run(&module, &plenty(), &Input::default(), Some(&stop));
-            let guest = scope.spawn(run);
-            stop.clone().interrupt();
-            guest.join().unwrap().unwrap()
-        });
-        assert_eq!(outcome.status, Status::Interrupted, "{name}");
-        assert!(outcome.elapsed < SOON, "{name}");
-    }
-}
-
-#[test]
-fn an_interrupt_stays_set() {
-    let engine = Engine::new().unwrap();
-    let stop = Interrupt::new();
-    stop.interrupt();
-    let module = wat(&engine, "empty");
-    let outcome = engine.run(&module, &plenty(), &Input::default(), Some(&stop)).unwrap();
-    assert_eq!((outcome.status, outcome.fuel_used), (Status::Interrupted, 0));
 }
 
 #[test]

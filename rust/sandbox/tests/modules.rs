@@ -3,8 +3,11 @@
 
 mod support;
 
+use std::sync::Barrier;
+use std::thread;
+
 use moat_core::key::sha256;
-use moat_sandbox::{Bounds, Engine, Input, MODULE_BYTES, SandboxError, Status};
+use moat_sandbox::{Bounds, CODE_BYTES, Engine, Input, MODULE_BYTES, SandboxError, Status};
 use support::{go, plenty, wat};
 
 fn load(text: &str) -> Result<(), SandboxError> {
@@ -148,6 +151,143 @@ fn an_oversized_module_is_refused() {
     let engine = Engine::new().unwrap();
     let error = engine.load(&vec![0; MODULE_BYTES + 1], None).err().unwrap();
     assert!(error.to_string().contains("bytes"), "{error}");
+}
+
+/// A section of zeros.
+fn section(id: u8, size: usize) -> Vec<u8> {
+    let leb = (0..5).map(|at| {
+        let more = if at < 4 { 0x80 } else { 0 };
+        u8::try_from(size >> (7 * at) & 0x7f).unwrap() | more
+    });
+    let head = std::iter::once(id).chain(leb);
+    head.chain(std::iter::repeat_n(0, size)).collect()
+}
+
+#[test]
+fn names_and_data_may_be_long_and_code_less_so() {
+    let engine = Engine::new().unwrap();
+    let empty = wat::parse_file(support::guests().join("empty.wat")).unwrap();
+    let load = |parts: &[&[u8]]| engine.load(&parts.concat(), None).map(drop);
+    load(&[&empty, &section(0, CODE_BYTES + 1)]).unwrap();
+    let header = b"\0asm\x01\0\0\0";
+    let said = |result: Result<(), SandboxError>| result.unwrap_err().to_string();
+    // Types, imports, functions, elements, code; and a kind of section that there is not.
+    for id in [1, 2, 3, 9, 10, 77] {
+        let over = said(load(&[header, &section(id, CODE_BYTES + 1)]));
+        assert!(over.contains("bytes of code"), "{id}: {over}");
+        let whole = said(load(&[header, &section(id, CODE_BYTES)]));
+        assert!(!whole.contains("bytes of code"), "{id}: {whole}");
+        let halves =
+            said(load(&[header, &section(id, CODE_BYTES), &section(0, 9), &section(id, 1)]));
+        assert!(halves.contains("bytes of code"), "{id}: {halves}");
+    }
+    // A size beyond the end, or of no form: what is left counts in full.
+    for head in [&[11, 0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]]
+    {
+        let rest = vec![0; CODE_BYTES];
+        assert!(said(load(&[header, head, &rest])).contains("bytes of code"));
+    }
+    assert_eq!(engine.compiled(), 1 + 6, "what is too big is not compiled");
+}
+
+#[test]
+fn much_data_is_a_command_like_any_other() {
+    let data = "a".repeat(CODE_BYTES + 1);
+    let engine = Engine::new().unwrap();
+    let text = format!(
+        r#"(module (memory (export "memory") 300) (data (i32.const 0) "{data}") (func (export "_start")))"#
+    );
+    let module = engine.load(&wat::parse_str(text).unwrap(), None).unwrap();
+    assert_eq!(go(&engine, &module, &plenty()).status, Status::Ok);
+}
+
+/// `empty.wat` with a mark that makes other bytes of it.
+fn marked(mark: &[u8]) -> Vec<u8> {
+    let mut bytes = wat::parse_file(support::guests().join("empty.wat")).unwrap();
+    let size = u8::try_from(mark.len() + 2).unwrap();
+    bytes.extend([&[0, size, 1, b'x'], mark].concat());
+    bytes
+}
+
+#[test]
+fn the_same_bytes_are_compiled_once() {
+    let engine = Engine::new().unwrap();
+    let bytes = marked(b"");
+    let first = engine.load(&bytes, None).unwrap();
+    let again = engine.load(&bytes.clone(), Some(sha256(&bytes))).unwrap();
+    assert_eq!(engine.clone().compiled(), 1);
+    assert_eq!(first.sha256(), again.sha256());
+    drop(first);
+    assert_eq!(go(&engine, &again, &plenty()).status, Status::Ok);
+    assert_eq!(Engine::new().unwrap().compiled(), 0);
+}
+
+#[test]
+fn one_byte_more_is_another_module() {
+    let engine = Engine::new().unwrap();
+    for (count, mark) in [&b""[..], b"a", b"b", b"aa"].into_iter().enumerate() {
+        let bytes = marked(mark);
+        assert_eq!(engine.load(&bytes, None).unwrap().sha256(), sha256(&bytes));
+        assert_eq!(engine.compiled(), count as u64 + 1);
+    }
+}
+
+#[test]
+fn a_digest_that_does_not_fit_is_refused_although_the_module_is_there() {
+    let engine = Engine::new().unwrap();
+    let (one, other) = (marked(b"one"), marked(b"other"));
+    engine.load(&one, None).unwrap();
+    engine.load(&other, None).unwrap();
+    for (bytes, digest) in [(&one, &other), (&other, &one)] {
+        let error = engine.load(bytes, Some(sha256(digest))).err().unwrap();
+        assert!(matches!(error, SandboxError::Digest { .. }), "{error}");
+    }
+}
+
+#[test]
+fn eight_threads_compile_one_module_once() {
+    let engine = Engine::new().unwrap();
+    let bytes = wat::parse_file(support::guests().join("echo.wat")).unwrap();
+    let start = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                let module = engine.load(&bytes, None).unwrap();
+                assert_eq!(module.sha256(), sha256(&bytes));
+                assert_eq!(go(&engine, &module, &plenty()).status, Status::Ok);
+            });
+        }
+    });
+    assert_eq!(engine.compiled(), 1);
+}
+
+#[test]
+fn what_was_refused_is_refused_again() {
+    let engine = Engine::new().unwrap();
+    let texts = [r#"(module (import "env" "f" (func)) (func (export "_start")))"#, "(module)"];
+    for text in texts {
+        let bytes = wat::parse_str(text).unwrap();
+        let said = |()| engine.load(&bytes, None).err().unwrap().to_string();
+        assert_eq!(said(()), said(()), "{text}");
+    }
+}
+
+#[test]
+fn what_is_used_stays_and_what_is_not_makes_room() {
+    let engine = Engine::new().unwrap();
+    let load = |n: u32| engine.load(&marked(&n.to_le_bytes()), None).unwrap();
+    let held = load(1_000);
+    for n in 0..64 {
+        load(n);
+        load(0);
+    }
+    assert_eq!(engine.compiled(), 65);
+    load(0);
+    assert_eq!(engine.compiled(), 65, "it was used all along");
+    load(1_000);
+    assert_eq!(engine.compiled(), 66, "nobody asked for it");
+    assert_eq!(go(&engine, &held, &plenty()).status, Status::Ok, "whoever holds it keeps it");
 }
 
 #[test]

@@ -39,7 +39,7 @@ def test_the_script_is_a_program_of_bash():
 @pytest.mark.parametrize(
     "tool",
     ["ruff check", "ruff format --check", "mypy --strict", "mypy.stubtest moat._native",
-     "lint-imports", "cargo fmt", "cargo clippy", "cargo test", "llvm-cov"],
+     "lint-imports", "cargo fmt", "cargo clippy", "cargo test", "fuzz/run", "llvm-cov"],
 )  # fmt: skip
 def test_each_tool_is_run(tool):
     assert tool in SCRIPT

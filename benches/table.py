@@ -147,6 +147,11 @@ def calls(of: dict[str, Figure]) -> list[Budget]:
         found = f"{time(best)} to {time(worst)} ({floor})"
         what = f"permits, one link of {count} grants, in Rust"
         rows.append(Budget(what, found, f"{time(most)}", worst <= most))
+    for kind in ("rates", "mixed"):
+        one = of[f"monitor_20_{kind}"]
+        found = f"{time(one.ours)} (floor: three hash look-ups {time(one.raw)})"
+        what = f"monitor, 20 rules ({kind}), 3 holders, in Rust"
+        rows.append(Budget(what, found, "1.5 µs", one.ours <= 1500))
     python = of["py_permits_8"]
     more, noop = python.ours - python.raw, f"beyond dict.get(a, b), {time(python.raw)}"
     found = f"{time(more)} {noop}"

@@ -158,7 +158,9 @@ impl Monitor {
         if event.matched.is_empty() {
             return (Ok(()), Vec::new());
         }
-        let watch = self.watch(event);
+        let time = self.time.max(event.time);
+        let nows = self.rules.nows(event.matched, time);
+        let watch = Watch::new((&self.rules, &self.table), event, &nows, time);
         let ruling = watch.judge(allowed);
         let alerts = ruling.triggers.iter().filter_map(|trigger| watch.alert(trigger)).collect();
         (ruling.answer, alerts)
@@ -171,15 +173,16 @@ impl Monitor {
             return;
         }
         let allowed = verdict == Verdict::Allowed;
+        let nows = self.rules.nows(event.matched, self.time);
+        let watch = Watch::new((&self.rules, &self.table), event, &nows, self.time);
         let mut silenced = [0_u64; CHAIN_LINKS];
-        for trigger in self.watch(event).judge(verdict != Verdict::Denied).triggers {
+        for trigger in watch.met(verdict) {
             if let Some(bits) = silenced.get_mut(trigger.place) {
                 *bits |= 1 << trigger.rule;
             }
         }
         let looking = self.rules.looking(event.matched, allowed);
         let charging = if allowed { self.rules.charging(event.matched) } else { 0 };
-        let nows = self.rules.nows(event.matched, self.time);
         let Some(principal) = event.subjects.first().map(|first| first.agent) else { return };
         for (subject, silenced) in event.subjects.iter().zip(silenced) {
             if looking | silenced == 0 {
@@ -236,9 +239,5 @@ impl Monitor {
         if self.table.get(agent).is_some_and(|row| !row.lasting) {
             self.table.remove(agent);
         }
-    }
-
-    fn watch<'a>(&'a self, event: &'a Event<'a>) -> Watch<'a> {
-        Watch::new(&self.rules, &self.table, event, self.time.max(event.time))
     }
 }

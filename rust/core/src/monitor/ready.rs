@@ -12,7 +12,6 @@ use crate::pattern::{Pattern, Resource};
 /// One rule, made ready.
 #[derive(Clone, Debug)]
 pub(super) struct Ready {
-    pub(super) scope: Matcher,
     pub(super) kind: Kind,
     /// Its place in the words of a `Matched`.
     pub(super) word: Option<usize>,
@@ -69,7 +68,7 @@ pub(super) struct Now<'a> {
 }
 
 /// Which actions on which resources.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Matcher {
     actions: Option<Actions>,
     resource: Option<Pattern>,
@@ -98,13 +97,14 @@ impl Matcher {
 }
 
 impl Ready {
-    pub(super) fn new(rule: &mut Rule, words: &mut usize) -> Result<Self> {
+    /// The rule, and what it asks of a request at all.
+    pub(super) fn new(rule: &mut Rule, words: &mut usize) -> Result<(Matcher, Self)> {
         check_name("name", &rule.name)?;
         let scope = Matcher::new(&mut rule.scope, "match")?;
         let kind = Kind::new(rule)?;
         let word = if matches!(kind, Kind::Tally(_)) { None } else { Some(*words) };
         *words += usize::from(word.is_some());
-        Ok(Self { scope, kind, word })
+        Ok((scope, Self { kind, word }))
     }
 
     pub(super) fn steps(&self, action: &str, resource: &Resource) -> u64 {

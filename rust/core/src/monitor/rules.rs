@@ -1,6 +1,6 @@
 //! All rules of a monitor: read, checked, and asked which of them look at a request.
 
-use super::ready::{Kind, Now, Ready, check_name};
+use super::ready::{Kind, Matcher, Now, Ready, check_name};
 use super::rule::{Rule, Then};
 use super::table::ones;
 use crate::error::{Error, Reason, Result};
@@ -12,6 +12,10 @@ use crate::pattern::Resource;
 pub struct Rules {
     rules: Vec<Rule>,
     ready: Vec<Ready>,
+    /// What is asked of a request, and the rules that ask it: often it is the same.
+    scopes: Vec<(Matcher, u64)>,
+    /// Which rules have steps or transitions.
+    stepwise: u64,
     /// Which rules look at allowed decisions, and which at denied ones.
     allowed: u64,
     denied: u64,
@@ -50,8 +54,9 @@ impl Rules {
         }
         let mut all = Self::default();
         for (at, rule) in rules.iter_mut().enumerate() {
-            let ready = Ready::new(rule, &mut all.words).map_err(|error| within(rule, error))?;
-            all.mark(at, &ready, rule.then);
+            let made = Ready::new(rule, &mut all.words);
+            let (scope, ready) = made.map_err(|error| within(rule, error))?;
+            all.mark(at, &ready, scope, rule.then);
             all.ready.push(ready);
         }
         for (at, rule) in rules.iter().enumerate() {
@@ -104,19 +109,18 @@ impl Rules {
     /// `check` and `count`.
     #[must_use]
     pub fn matching(&self, action: &str, resource: &Resource) -> Matched {
-        let mut matched = Matched { rules: 0, words: vec![0; self.words] };
-        for (at, rule) in self.ready.iter().enumerate() {
-            if !rule.scope.takes(action, resource) {
-                continue;
+        let fits = self.scopes.iter().filter(|(scope, _)| scope.takes(action, resource));
+        let rules = fits.fold(0, |rules, (_, bits)| rules | bits);
+        let mut matched = Matched { rules, words: vec![0; self.words] };
+        for at in ones(rules & self.stepwise) {
+            let Some((_, rule)) = self.get(at) else { continue };
+            let word = rule.steps(action, resource);
+            if let Some(place) = rule.word.and_then(|word| matched.words.get_mut(word)) {
+                *place = word;
             }
-            let Some(word) = matched.words.get_mut(rule.word.unwrap_or(usize::MAX)) else {
-                matched.rules |= 1 << at;
-                continue;
-            };
-            *word = rule.steps(action, resource);
             // A machine looks at what no transition takes, too.
-            if *word != 0 || matches!(rule.kind, Kind::Machine(_)) {
-                matched.rules |= 1 << at;
+            if word == 0 && !matches!(rule.kind, Kind::Machine(_)) {
+                matched.rules &= !(1 << at);
             }
         }
         matched
@@ -173,8 +177,13 @@ impl Rules {
         Some(Now { at, rule, ready, word, time, live })
     }
 
-    fn mark(&mut self, at: usize, ready: &Ready, then: Then) {
+    fn mark(&mut self, at: usize, ready: &Ready, scope: Matcher, then: Then) {
         let bit = 1 << at;
+        match self.scopes.iter_mut().find(|(other, _)| *other == scope) {
+            Some((_, bits)) => *bits |= bit,
+            None => self.scopes.push((scope, bit)),
+        }
+        self.stepwise |= if ready.word.is_some() { bit } else { 0 };
         self.allowed |= if ready.looks(true) { bit } else { 0 };
         self.denied |= if ready.looks(false) { bit } else { 0 };
         self.refusing |= if then == Then::Alert { 0 } else { bit };

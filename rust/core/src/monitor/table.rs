@@ -127,15 +127,19 @@ impl Table {
         at: (&Rules, u64),
         change: impl FnOnce(&mut Row),
     ) {
-        if !self.rows.contains_key(&subject.agent)
-            && !self.insert(subject.agent, Row::new(*principal, subject.lasting))
-        {
-            return;
-        }
-        let Some(row) = self.rows.get_mut(&subject.agent) else { return };
-        row.lasting |= subject.lasting;
-        change(row);
-        if row.queued.is_none() && !row.stays() {
+        let unsettled = match self.rows.get_mut(&subject.agent) {
+            Some(row) => {
+                row.lasting |= subject.lasting;
+                change(row);
+                row.queued.is_none() && !row.stays()
+            }
+            None => {
+                let mut row = Row::new(*principal, subject.lasting);
+                change(&mut row);
+                self.insert(subject.agent, row)
+            }
+        };
+        if unsettled {
             self.settle(&subject.agent, at);
         }
     }

@@ -5,7 +5,7 @@ use super::ready::{Kind, Now};
 use super::rule::Then;
 use super::rules::Rules;
 use super::table::{Row, Table, ones};
-use super::{Alert, Event};
+use super::{Alert, Event, Verdict};
 use crate::error::{Error, Reason, Result};
 use crate::limits::CHAIN_LINKS;
 
@@ -15,7 +15,7 @@ pub(super) struct Watch<'a> {
     table: &'a Table,
     event: &'a Event<'a>,
     rows: [Option<&'a Row>; CHAIN_LINKS],
-    nows: Vec<Now<'a>>,
+    nows: &'a [Now<'a>],
     time: u64,
 }
 
@@ -38,12 +38,31 @@ struct Overs {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(rules: &'a Rules, table: &'a Table, event: &'a Event<'a>, time: u64) -> Self {
+    /// `nows` are the matched rules at the second that counts.
+    pub(super) fn new(
+        (rules, table): (&'a Rules, &'a Table),
+        event: &'a Event<'a>,
+        nows: &'a [Now<'a>],
+        time: u64,
+    ) -> Self {
         let mut rows = [None; CHAIN_LINKS];
         for (row, subject) in rows.iter_mut().zip(event.subjects) {
             *row = table.get(&subject.agent);
         }
-        Self { rules, table, event, rows, nows: rules.nows(event.matched, time), time }
+        Self { rules, table, event, rows, nows, time }
+    }
+
+    /// The rules whose condition is met by a decision that has ended so.
+    pub(super) fn met(&self, verdict: Verdict) -> Vec<Trigger> {
+        match verdict {
+            // A rule that refuses is not met by what was not refused.
+            Verdict::Allowed => {
+                let alerting = !self.rules.refusing();
+                self.triggers(&self.over(true, alerting), alerting)
+            }
+            Verdict::Denied => self.judge(false).triggers,
+            Verdict::Refused => self.judge(true).triggers,
+        }
     }
 
     /// What follows where the verdict without the monitor is `allowed`, or is not.
@@ -53,13 +72,16 @@ impl<'a> Watch<'a> {
             return Ruling { answer: Err(Error::new(Reason::Internal, detail)), triggers: vec![] };
         }
         if !allowed {
-            return Ruling { answer: Ok(()), triggers: self.triggers(&self.over(false), u64::MAX) };
+            return Ruling {
+                answer: Ok(()),
+                triggers: self.triggers(&self.over(false, u64::MAX), u64::MAX),
+            };
         }
         if !self.has_room() {
-            let triggers = self.triggers(&self.over(false), u64::MAX);
+            let triggers = self.triggers(&self.over(false, u64::MAX), u64::MAX);
             return Ruling { answer: Err(full()), triggers };
         }
-        let over = self.over(true);
+        let over = self.over(true, u64::MAX);
         let refusing = over.any & self.rules.refusing();
         if refusing == 0 {
             return Ruling { answer: Ok(()), triggers: self.triggers(&over, u64::MAX) };
@@ -67,7 +89,7 @@ impl<'a> Watch<'a> {
         // Refused, so that rules which look at allowed decisions only do not see it.
         let mut triggers = self.triggers(&over, refusing);
         let answer = triggers.first().map_or(Ok(()), |first| Err(self.refusal(first)));
-        triggers.extend(self.triggers(&self.over(false), !refusing));
+        triggers.extend(self.triggers(&self.over(false, u64::MAX), !refusing));
         Ruling { answer, triggers }
     }
 
@@ -106,9 +128,9 @@ impl<'a> Watch<'a> {
         more == 0 || principal.is_some_and(|first| self.table.has_room(&first.agent, more))
     }
 
-    /// The rules whose condition is met by this decision if it ends so.
-    fn over(&self, allowed: bool) -> Overs {
-        let looking = self.rules.looking(self.event.matched, allowed);
+    /// Those of the rules whose condition is met by this decision if it ends so.
+    fn over(&self, allowed: bool, rules: u64) -> Overs {
+        let looking = self.rules.looking(self.event.matched, allowed) & rules;
         let mut over = Overs { of: [0; CHAIN_LINKS], any: 0 };
         for now in self.nows.iter().filter(|now| looking >> now.at & 1 == 1) {
             let holders = self.event.subjects.iter().zip(&self.rows).zip(&mut over.of);

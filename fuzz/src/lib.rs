@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use minicbor::{Decoder, Encoder};
 use moat_core::guard::{Guard, Line, Setup};
+use moat_core::monitor::Rules;
 use moat_core::key::{AgentId, Hash256, Identity, sha256};
 use moat_core::policy::Policy;
 use moat_core::state::State;
@@ -69,6 +70,7 @@ impl World {
             roots: vec![self.root.id()],
             operators: vec![self.operator.id()],
             policy: Policy::CHAIN_ONLY,
+            monitor: Rules::default(),
         })
     }
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from moat._native import Decision, Permit, Policy
     from moat.audit import AuditLog
+    from moat.monitor import Monitor
 
 Verb: TypeAlias = Literal["revoke", "restore", "suspend", "resume"]
 """What a control statement does."""
@@ -36,16 +37,24 @@ class Pep:
         audit: AuditLog,
         operators: Iterable[AgentId] = (),
         protected: Iterable[str | PathLike[str]] = (),
+        monitor: Monitor | None = None,
     ) -> None:
         """Arm the gate that writes ``audit``; a change of what is enforced is logged.
 
         Code that runs with its permits reaches no ``protected`` folder, and never the log's own:
-        a token with such a directory is ``KeysExposed``.
+        a token with such a directory is ``KeysExposed``. ``monitor`` has the rules that every
+        decision is counted by, and is told when one is met.
         """
         self._audit = audit
         self._gate = audit.gate
         self._gate.protect(list(protected))
-        self._gate.arm(policy=policy, roots=roots, operators=operators)
+        self._gate.arm(
+            policy=policy,
+            roots=roots,
+            operators=operators,
+            rules=None if monitor is None else monitor.rules_json,
+            on_alert=None if monitor is None else monitor.tell,
+        )
 
     @property
     def id(self) -> AgentId:

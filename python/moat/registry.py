@@ -78,13 +78,9 @@ class Registry:
         """Find the present key of a name."""
         return self._gate.named(name)
 
-    def name(self, agent: AgentId) -> str | None:
+    def name_of(self, agent: AgentId) -> str | None:
         """Find the name whose present key this is; none for a former key."""
         return self._gate.agent(agent)
-
-    def is_registered(self, agent: AgentId) -> bool:
-        """Whether this is the present key of a name."""
-        return self._gate.agent(agent) is not None
 
     def get(self, name: str) -> Registered | None:
         """Find a name with all its keys."""

@@ -6,6 +6,7 @@
     keys/<name>.pem|.pub      identities kept here
     gates/<gate>/key/         the gate's key, which signs its log and nothing else
     gates/<gate>/log/         the gate's log; one process at a time has it
+    rules.toml                rules of the monitor, if any (spec/monitor.md)
     control/                  signed statements on their way to running gates
 """
 
@@ -20,14 +21,18 @@ from moat import _files
 from moat._control import STATEMENT, ControlFolder, Watcher
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
+from moat.endpoint import Endpoint
 from moat.errors import MalformedInput, MoatError
 from moat.keystore import KeyStore, check_name
+from moat.monitor import Monitor
 from moat.pep import Pep
 from moat.registry import Registry
+from moat.router import Router
+from moat.secrets import SecretProxy
 from moat.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from os import PathLike
     from types import TracebackType
@@ -35,12 +40,15 @@ if TYPE_CHECKING:
 
     from moat._native import Denial, Grant, Identity, Limits
     from moat.audit import Anchor
+    from moat.monitor import Alert
     from moat.pep import Target
+    from moat.secrets import Backend
 
 CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
 CONTROL: Final = "control"
-PROTECTED: Final = (CONFIG, CONTROL, "gates", "keys")
+RULES: Final = "rules.toml"
+PROTECTED: Final = (CONFIG, RULES, CONTROL, "gates", "keys")
 """What of a state folder no code may reach, whatever its token says (``KeysExposed``)."""
 
 
@@ -52,7 +60,15 @@ class Moat:
     public part: ``moat.id`` and ``moat.roots``.
     """
 
-    def __init__(self, folder: Path, config: Config, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        audit: AuditLog,
+        *,
+        on_alert: Callable[[Alert], object] | None = None,
+        secrets: Mapping[str, Backend] | None = None,
+    ) -> None:
         """Put the parts together; ``Moat.open`` finds them in a folder.
 
         Code that runs with a permit from here reaches nothing of what ``protected`` names.
@@ -62,13 +78,17 @@ class Moat:
         self.keys = KeyStore(folder / "keys")
         self.audit = audit
         self.registry = Registry(audit.gate)
+        self.monitor = _monitor(folder, on_alert)
         self.pep = Pep(
             policy=Policy.CHAIN_ONLY,
             roots=config.roots,
             operators=config.operators,
             audit=audit,
             protected=protected(folder),
+            monitor=self.monitor,
         )
+        self.router = Router(self.pep, self.registry)
+        self.secrets = SecretProxy(secrets or {}, gate=self.pep.id)
         self._watcher = Watcher(ControlFolder(folder / CONTROL), self.take)
 
     def take(self, statement: bytes, kind: str = STATEMENT) -> int:
@@ -91,6 +111,8 @@ class Moat:
         gate: str = "main",
         anchor: Anchor = DEFAULT_ANCHOR,
         clock: Callable[[], int] | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
+        secrets: Mapping[str, Backend] | None = None,
     ) -> Self:
         """Make a state folder and open its gate.
 
@@ -113,7 +135,9 @@ class Moat:
         except FileExistsError as error:
             message = f"`{folder}` is a state folder already; open it"
             raise MoatError(message) from error
-        return cls.open(folder, gate=gate, anchor=anchor, clock=clock)
+        return cls.open(
+            folder, gate=gate, anchor=anchor, clock=clock, on_alert=on_alert, secrets=secrets
+        )
 
     @classmethod
     def open(
@@ -125,16 +149,21 @@ class Moat:
         create: bool = True,
         accept_restored: bool = False,
         clock: Callable[[], int] | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
+        secrets: Mapping[str, Backend] | None = None,
     ) -> Self:
         """Open a state folder's gate; make folder, root and gate where they are missing.
 
         With ``create=False`` what is missing is a ``MoatError``. ``anchor`` and
         ``accept_restored`` are as in ``AuditLog.open``; ``clock`` gives Unix seconds and is the
-        system's when left out.
+        system's when left out. ``on_alert`` hears what the rules in ``rules.toml`` have to tell
+        (``Monitor``); ``secrets`` are the backends of ``moat.secrets``.
         """
         folder = Path(path)
         if create and not (folder / CONFIG).exists():
-            return cls.init(folder, gate=gate, anchor=anchor, clock=clock)
+            return cls.init(
+                folder, gate=gate, anchor=anchor, clock=clock, on_alert=on_alert, secrets=secrets
+            )
         config = read_config(folder)
         check_name(gate)
         ready_anchor(anchor)
@@ -147,7 +176,7 @@ class Moat:
             clock=clock,
         )
         try:
-            return cls(folder, config, audit)
+            return cls(folder, config, audit, on_alert=on_alert, secrets=secrets)
         except BaseException:
             audit.close()
             raise
@@ -204,6 +233,10 @@ class Moat:
             identity = self.identity(identity)
         return Session(self.pep, identity, token)
 
+    def connect(self, identity: Identity | str, token: Token) -> Endpoint:
+        """Give a registered agent its place at the router: a session with a mailbox."""
+        return Endpoint(self.router, self.session(identity, token))
+
     def revoke(self, target: Target, *, by: Identity | str = "root") -> int:
         """Withdraw trust from an agent or a link and all that descends from it (``Pep``)."""
         by = self.identity(by) if isinstance(by, str) else by
@@ -239,9 +272,30 @@ class Moat:
         return self.registry.register(identity, name, now=self.pep.now())
 
     def close(self) -> None:
-        """Stop looking for statements and close the log; every later decision is denied."""
+        """Shut down: no message is on its way any more, and every later decision is denied.
+
+        Those who wait at a mailbox are released, alerts are told, and a last checkpoint is
+        signed. May be called again.
+        """
         self._watcher.stop()
+        self.router.close()
+        self.monitor.close()
         self.audit.close()
+
+    async def __aenter__(self) -> Self:
+        """Return itself; ``close`` is called at the end."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
+
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         """Return itself; ``close`` is called at the end."""
@@ -306,6 +360,14 @@ def read_config(path: str | PathLike[str]) -> Config:
 def protected(folder: Path) -> list[Path]:
     """Name what of a state folder is kept from code, whether it is there already or not."""
     return [folder / name for name in PROTECTED]
+
+
+def _monitor(folder: Path, on_alert: Callable[[Alert], object] | None) -> Monitor:
+    """Take the rules of a state folder: whoever opens its gate enforces the same ones."""
+    if not (folder / RULES).exists():
+        return Monitor(on_alert=on_alert)
+    _files.read(folder / RULES, secret=False)  # ours, and closed to others' writing
+    return Monitor.load(folder / RULES, on_alert=on_alert)
 
 
 def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:

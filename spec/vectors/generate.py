@@ -1,4 +1,4 @@
-"""Writes the vectors of signed objects from the pages in spec/, without Moat's code.
+"""Writes the vectors of signed objects and monitors from the pages in spec/, without Moat's code.
 
 ``python spec/vectors/generate.py`` writes them; with ``--check`` it only says whether they are as
 it would write them. The same cases come out on every machine.
@@ -18,6 +18,7 @@ import cases  # noqa: E402
 import control_cases  # noqa: E402
 import forge  # noqa: E402
 import message_cases  # noqa: E402
+import monitor_cases  # noqa: E402
 import registration_cases  # noqa: E402
 import token_cases  # noqa: E402
 
@@ -49,13 +50,15 @@ def document(kind: str) -> dict[str, Any]:
 
 def text(kind: str) -> str:
     """The file as it is written."""
+    if kind == "monitor":
+        return monitor_cases.text()
     return json.dumps(document(kind), indent=1, ensure_ascii=True) + "\n"
 
 
 def main(arguments: list[str]) -> int:
     """Writes or checks every file."""
     stale = 0
-    for kind in PAGES:
+    for kind in (*PAGES, "monitor"):
         path = HERE / f"{kind}.json"
         new = text(kind)
         if arguments == ["--check"]:

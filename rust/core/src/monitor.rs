@@ -181,7 +181,7 @@ impl Monitor {
                 *bits |= 1 << trigger.rule;
             }
         }
-        let looking = self.rules.looking(event.matched, allowed);
+        let looking = event.matched.looking(allowed);
         let charging = if allowed { self.rules.charging(event.matched) } else { 0 };
         let Some(principal) = event.subjects.first().map(|first| first.agent) else { return };
         for (subject, silenced) in event.subjects.iter().zip(silenced) {

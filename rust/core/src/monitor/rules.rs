@@ -30,7 +30,9 @@ pub struct Rules {
 /// Which rules look at a request: one bit for each, and the steps or transitions that fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matched {
-    pub(super) rules: u64,
+    /// Those that look at it if it is allowed, and if it is denied.
+    allowed: u64,
+    denied: u64,
     words: Vec<u64>,
 }
 
@@ -38,7 +40,16 @@ impl Matched {
     /// Whether no rule looks at it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.rules == 0
+        self.rules() == 0
+    }
+
+    /// The rules that look at it if it ends so.
+    pub(super) const fn looking(&self, allowed: bool) -> u64 {
+        if allowed { self.allowed } else { self.denied }
+    }
+
+    const fn rules(&self) -> u64 {
+        self.allowed | self.denied
     }
 }
 
@@ -111,24 +122,20 @@ impl Rules {
     pub fn matching(&self, action: &str, resource: &Resource) -> Matched {
         let fits = self.scopes.iter().filter(|(scope, _)| scope.takes(action, resource));
         let rules = fits.fold(0, |rules, (_, bits)| rules | bits);
-        let mut matched = Matched { rules, words: vec![0; self.words] };
+        let (mut allowed, mut denied) = (rules & self.allowed, rules & self.denied);
+        let mut words = vec![0; self.words];
         for at in ones(rules & self.stepwise) {
             let Some((_, rule)) = self.get(at) else { continue };
             let word = rule.steps(action, resource);
-            if let Some(place) = rule.word.and_then(|word| matched.words.get_mut(word)) {
+            if let Some(place) = rule.word.and_then(|word| words.get_mut(word)) {
                 *place = word;
             }
-            // A machine looks at what no transition takes, too.
-            if word == 0 && !matches!(rule.kind, Kind::Machine(_)) {
-                matched.rules &= !(1 << at);
+            if let Kind::Steps(steps) = &rule.kind {
+                allowed &= !(u64::from(steps.ending(word, true) == 0) << at);
+                denied &= !(u64::from(steps.ending(word, false) == 0) << at);
             }
         }
-        matched
-    }
-
-    /// Which of the matched rules look at a decision that ends so.
-    pub(super) const fn looking(&self, matched: &Matched, allowed: bool) -> u64 {
-        matched.rules & if allowed { self.allowed } else { self.denied }
+        Matched { allowed, denied, words }
     }
 
     pub(super) const fn refusing(&self) -> u64 {
@@ -141,7 +148,7 @@ impl Rules {
     }
 
     pub(super) const fn charging(&self, matched: &Matched) -> u64 {
-        matched.rules & self.charging
+        matched.allowed & self.charging
     }
 
     pub(super) fn get(&self, at: u32) -> Option<(&Rule, &Ready)> {
@@ -162,8 +169,8 @@ impl Rules {
 
     /// The matched rules at a second, in their order.
     pub(super) fn nows<'a>(&'a self, matched: &Matched, time: u64) -> Vec<Now<'a>> {
-        let mut nows = Vec::with_capacity(matched.rules.count_ones() as usize);
-        nows.extend(ones(matched.rules).filter_map(|at| {
+        let mut nows = Vec::with_capacity(matched.rules().count_ones() as usize);
+        nows.extend(ones(matched.rules()).filter_map(|at| {
             let word = self.get(at)?.1.word.and_then(|word| matched.words.get(word));
             self.now(at, word.copied().unwrap_or(0), time)
         }));

@@ -113,7 +113,7 @@ impl<'a> Watch<'a> {
 
     /// Holders that are not counted yet have to fit in, where the decision is to be counted.
     fn has_room(&self) -> bool {
-        if self.rules.looking(self.event.matched, true) == 0 {
+        if self.event.matched.looking(true) == 0 {
             return true;
         }
         self.has_room_for(self.unknown())
@@ -130,7 +130,7 @@ impl<'a> Watch<'a> {
 
     /// Those of the rules whose condition is met by this decision if it ends so.
     fn over(&self, allowed: bool, rules: u64) -> Overs {
-        let looking = self.rules.looking(self.event.matched, allowed) & rules;
+        let looking = self.event.matched.looking(allowed) & rules;
         let mut over = Overs { of: [0; CHAIN_LINKS], any: 0 };
         for now in self.nows.iter().filter(|now| looking >> now.at & 1 == 1) {
             let holders = self.event.subjects.iter().zip(&self.rows).zip(&mut over.of);

@@ -40,6 +40,7 @@ __all__ = [
     "Sender",
     "Token",
     "canonicalize",
+    "check_rules",
     "read_log",
     "verify_log",
 ]
@@ -693,6 +694,10 @@ class Lines:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> bytes: ...
+
+def check_rules(rules: bytes) -> bytes:
+    """Check monitor rules, a JSON array (spec/monitor.md), and give their one spelling; raises
+    ``MalformedInput`` that names rule and key."""
 
 def read_log(path: str | PathLike[str], *, start: int = 0) -> Lines:
     """Lines of a log from an index on, without checking them."""

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import zipfile
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -85,10 +86,11 @@ class Team:
         return outcome.stdout.decode() if outcome.status == "ok" else outcome.status
 
     def serve(self) -> None:
-        """The worker answers what it is asked until its mailbox is closed."""
-        for task in self.worker:
-            counted = self.run(COUNT, str(self.files / task.payload.decode()))
-            self.worker.reply(task, counted.encode())
+        """The worker answers what it is asked, while it may."""
+        with suppress(Denied):
+            for task in self.worker:
+                counted = self.run(COUNT, str(self.files / task.payload.decode()))
+                self.worker.reply(task, counted.encode())
 
 
 def work(state: Path, files: Path, python: Path) -> None:
@@ -111,9 +113,8 @@ def work(state: Path, files: Path, python: Path) -> None:
             team.scout.send("planner", b"look at this!")
             sent += 1
     except Denied as denied:
-        say(
-            f"  after {sent} messages: {denied.reason}; suspended: {moat.is_suspended(team.scout.id)}"
-        )
+        say(f"  after {sent} messages: {denied.reason}")
+    say(f"  suspended: {moat.is_suspended(team.scout.id)}")
 
     say("another process revokes the worker while its code runs")
     shell = threading.Thread(target=revoke, args=(state,))

@@ -101,9 +101,6 @@ class Pattern:
     def __eq__(self, other: object, /) -> bool: ...
     def __str__(self) -> str: ...
 
-def check_rules(rules: bytes) -> bytes:
-    """Checks rules of a monitor and gives their canonical JSON."""
-
 def canonicalize(text: str) -> str:
     """Repair a URL or resource into its one canonical spelling, or raise ``MalformedInput``.
 
@@ -598,11 +595,11 @@ class Gate:
         roots: Iterable[AgentId],
         operators: Iterable[AgentId],
         rules: bytes | None = None,
-        on_alert: Callable[[str, AgentId, str, int, str, int], object] | None = None,
+        on_alert: Callable[[bytes], object] | None = None,
     ) -> None:
         """Set what is enforced; without it no root is trusted. Changing it is logged. ``rules``
-        is the JSON of a monitor's rules (spec/monitor.md); ``on_alert(rule, agent, then, count,
-        detail, entry)`` is called after the decision is on the disk, and must not wait."""
+        is the JSON of a monitor's rules (spec/monitor.md); ``on_alert`` is called with each
+        ``alert`` line once it is on the disk, and must not wait."""
     def protect(self, folders: Sequence[str | PathLike[str]]) -> None:
         """Add folders that no code reaches which runs with a permit of this gate; the log's own
         is one of them from the start."""
@@ -758,6 +755,10 @@ class Lines:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> bytes: ...
+
+def check_rules(rules: bytes) -> bytes:
+    """Check monitor rules, a JSON array (spec/monitor.md), and give their one spelling; raises
+    ``MalformedInput`` that names rule and key."""
 
 def read_log(path: str | PathLike[str], *, start: int = 0) -> Lines:
     """Lines of a log from an index on, without checking them."""

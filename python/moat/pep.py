@@ -52,8 +52,8 @@ class Pep:
             policy=policy,
             roots=roots,
             operators=operators,
-            rules=None if monitor is None else monitor.rules_json,
-            on_alert=None if monitor is None else monitor.tell,
+            rules=None if monitor is None else monitor.rules_json(),
+            on_alert=None if monitor is None else lambda line: monitor.watch([line]),
         )
 
     @property

@@ -366,7 +366,6 @@ def _monitor(folder: Path, on_alert: Callable[[Alert], object] | None) -> Monito
     """Take the rules of a state folder: whoever opens its gate enforces the same ones."""
     if not (folder / RULES).exists():
         return Monitor(on_alert=on_alert)
-    _files.read(folder / RULES, secret=False)  # ours, and closed to others' writing
     return Monitor.load(folder / RULES, on_alert=on_alert)
 
 

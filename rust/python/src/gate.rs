@@ -27,17 +27,20 @@ impl Gate {
             listener.as_ref().map(|listener| listener.clone_ref(py))
         };
         let Some(listener) = listener else { return };
-        for alert in &decision.alerts {
-            let (agent, then) = (AgentId(alert.agent), alert.then.code());
-            let told = (alert.rule.as_str(), agent, then, alert.count, &alert.detail, entry);
-            if let Err(error) = listener.call1(py, told) {
-                error.write_unraisable(py, Some(listener.bind(py)));
+        for line in (entry + 1..).take(decision.alerts.len()) {
+            let told = py
+                .detach(|| self.gate.read(line))
+                .map_err(Fault::from)
+                .and_then(|line| Ok(listener.call1(py, (PyBytes::new(py, &line),))?));
+            if let Err(error) = told {
+                PyErr::from(error).write_unraisable(py, Some(listener.bind(py)));
             }
         }
     }
 }
 
-/// Checks rules of a monitor and gives their canonical JSON.
+/// Check monitor rules, a JSON array (spec/monitor.md), and give their one spelling; raises
+/// ``MalformedInput`` that names rule and key.
 #[pyfunction]
 pub(crate) fn check_rules<'py>(py: Python<'py>, rules: &[u8]) -> Result<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(py, &Rules::from_json(rules)?.to_json()?))

@@ -30,7 +30,7 @@ def assemble(text: str) -> bytes:
     try:
         from wasmtime import wat2wasm
     except ImportError:
-        _missing("the Python package `wasmtime` is not installed")
+        missing("the Python package `wasmtime` is not installed")
     return bytes(wat2wasm(text))
 
 
@@ -38,19 +38,19 @@ def assemble(text: str) -> bytes:
 def c(name: str, folder: Path = HERE) -> bytes:
     """The module of `name.c` in a folder, compiled by clang for WASI Preview 1."""
     if shutil.which("clang") is None or shutil.which("wasm-ld") is None:
-        _missing("clang or wasm-ld is not installed (Debian: clang lld)")
+        missing("clang or wasm-ld is not installed (Debian: clang lld)")
     with tempfile.TemporaryDirectory() as place:
         made = Path(place, "guest.wasm")
         command = [*CLANG, "-Wl,--strip-all", "-o", str(made), str(folder / f"{name}.c")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             if "file not found" in done.stderr or "cannot open" in done.stderr:
-                _missing("no C library for WASI (Debian: wasi-libc libclang-rt-14-dev-wasm32)")
+                missing("no C library for WASI (Debian: wasi-libc libclang-rt-14-dev-wasm32)")
             pytest.fail(done.stderr)
         return made.read_bytes()
 
 
-def _missing(why: str) -> NoReturn:
+def missing(why: str) -> NoReturn:
     if os.environ.get("MOAT_REQUIRE_TOOLS") == "1":
         pytest.fail(why)
     pytest.skip(why)

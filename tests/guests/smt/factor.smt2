@@ -1,0 +1,11 @@
+; 62615533 = 7907 * 7919, two primes; in 26 bits nothing wraps around.
+(set-logic QF_BV)
+(set-option :produce-models true)
+(declare-const p (_ BitVec 26))
+(declare-const q (_ BitVec 26))
+(assert (= (bvmul p q) (_ bv62615533 26)))
+(assert (bvugt p (_ bv1 26)))
+(assert (bvule p q))
+(assert (bvult q (_ bv8192 26)))
+(check-sat)
+(get-model)

@@ -1,0 +1,11 @@
+; The bug in a well-known binary search: low <= high, and (low + high) / 2 is below low.
+(set-logic QF_BV)
+(set-option :produce-models true)
+(declare-const low (_ BitVec 32))
+(declare-const high (_ BitVec 32))
+(define-fun middle () (_ BitVec 32) (bvsdiv (bvadd low high) (_ bv2 32)))
+(assert (bvsle (_ bv0 32) low))
+(assert (bvsle low high))
+(assert (bvslt middle low))
+(check-sat)
+(get-model)

@@ -1,0 +1,10 @@
+; 251 is prime: it has no factors between 1 and itself.
+(set-logic QF_BV)
+(declare-const p (_ BitVec 16))
+(declare-const q (_ BitVec 16))
+(assert (= (bvmul p q) (_ bv251 16)))
+(assert (bvugt p (_ bv1 16)))
+(assert (bvugt q (_ bv1 16)))
+(assert (bvult p (_ bv251 16)))
+(assert (bvult q (_ bv251 16)))
+(check-sat)

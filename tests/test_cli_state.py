@@ -59,7 +59,8 @@ def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in commands(cli)} == {
         "init", "identity new", "identity show", "token issue", "token attenuate",
         "token inspect", "token verify", "audit verify", "audit show", "audit prove",
-        "audit check", "audit checkpoint", "revoke", "restore", "run", "demo",
+        "audit check", "audit checkpoint", "audit export", "revoke", "restore", "run", "watch",
+        "bench", "completion", "demo",
     }  # fmt: skip
 
 
@@ -78,6 +79,34 @@ def test_init_makes_a_root_and_a_gate(tmp_path: Path) -> None:
     shown = state.json("identity", "show")["identities"]
     assert [(one["name"], one["role"]) for one in shown] == [("boss", "root"), ("main", "gate")]
     assert shown[1]["id"] == made["gate"]["id"]
+
+
+@pytest.mark.parametrize("there", ["", "moat", "moat/anchors"])
+def test_init_leaves_nothing_where_no_anchor_can_be_kept(
+    tmp_path: Path, state_home: Path, there: str
+) -> None:
+    """A file where the anchors' directory would be: nobody writes below it, not even root."""
+    blocker = state_home / there
+    if not there:
+        state_home.rmdir()
+    blocker.parent.mkdir(parents=True, exist_ok=True)
+    blocker.write_text("")
+    state = Cli(tmp_path / "s")
+    found = state.error("init", code=ERROR)
+    assert found["code"] == "log_unavailable"
+    assert str(blocker) in found["message"]
+    assert not (tmp_path / "s").exists()
+    blocker.unlink()
+    state("init")
+
+
+def test_init_leaves_nothing_where_the_anchors_place_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moat.audit.os.access", lambda path, mode: path.name != "anchors")
+    found = Cli(tmp_path / "s").error("init", code=ERROR)
+    assert "make it writable" in found["message"]
+    assert not (tmp_path / "s").exists()
 
 
 def test_init_tells_a_person_what_comes_next(tmp_path: Path) -> None:

@@ -225,32 +225,6 @@ def test_a_state_folder_is_needed(tmp_path: Path) -> None:
     assert Cli(tmp_path / "no").error("watch", code=ERROR)["code"] == "no_state"
 
 
-NASTY = "\x1b[2Jclear\x9b31m\u202egnp.exe\x07\r\n\u2028"
-STEERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028]")
-
-
-@pytest.mark.parametrize("options", [(), ("--json",)], ids=["line", "json"])
-def test_no_word_of_an_agent_steers_a_terminal(
-    moat: Cli, log: Log, between: Callable[..., None], options: tuple[str, ...]
-) -> None:
-    fields = ("action", "resource", "holder", "reason")
-    log.decide(**dict.fromkeys(fields, NASTY), link=NASTY)
-    log.add("alert", dict.fromkeys(("rule", "agent", "then", "count"), NASTY))
-    log.add("control", dict.fromkeys(("verb", "target", "id", "signer"), NASTY))
-    log.add("agent", dict.fromkeys(("role", "name", "key"), NASTY))
-    log.add("outcome", {"decision": NASTY, "status": NASTY})
-    log.add("summary", {"counts": {NASTY: NASTY}})
-    log.add("unheard_of", {NASTY: NASTY})
-    between()
-    told = moat("watch", "--gate", "second", *options).stdout
-    assert told.count("clear") > 7
-    assert not STEERS.search(told)
-    assert len(told.splitlines()) == len(log.lines)
-    screen = picture(*((json.loads(line), True) for line in log.lines))
-    assert "clear" in screen
-    assert not STEERS.search(screen)
-
-
 # --- on a terminal -------------------------------------------------------------------------------
 
 

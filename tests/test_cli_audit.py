@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli_kit import DENIED, ERROR, INVALID, READER, USAGE, Cli, fresh
-from moat import AgentId, AuditLog
 from moat.cli import bars
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -198,21 +200,86 @@ class Terminal(io.StringIO):
         return True
 
 
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make standard error that of a person, 80 columns wide, and any log a long one."""
+    monkeypatch.setattr(bars, "LONG", 1)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", made := Terminal())
+    return made
+
+
+STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
 def test_a_long_log_shows_its_progress_on_a_terminal(
     busy: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, key = log(busy), AgentId(gate(busy))
-    with bars.reading(folder, "verifying", quiet=False) as progress:
-        assert progress is None
-    monkeypatch.setattr(bars, "LONG", 1)
-    with bars.reading(folder, "verifying", quiet=False) as progress:
-        assert progress is None  # no terminal
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    screen = terminal(monkeypatch)
+    with bars.reading(log(busy), "verifying", quiet=False) as progress:
+        assert progress is not None
+        for done in (1, 2, 3, 4):
+            progress(done << 20, 4 << 20)
+    shown = STEERING.sub("", screen.getvalue()).replace("\r", "\n").splitlines()
+    assert max(map(len, shown)) <= 80
+    last = next(line for line in reversed(shown) if "verifying" in line)
+    assert "4.0/4.0 MiB" in last  # how much
+    assert re.search(r"[\d.]+ \w?B/s", last)  # how fast
+    assert re.search(r"\d:\d\d:\d\d", last)  # how long still
+
+
+def test_verifying_and_writing_tell_how_far_they_are(
+    busy: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    @contextmanager
+    def reading(folder: Path, title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+        told[title] = []
+        yield lambda done, total: told[title].append((done, total))
+
+    monkeypatch.setattr(bars, "reading", reading)
+    busy("audit", "export", "--out", tmp_path / "x")
+    length = sum(part.stat().st_size for part in log(busy).rglob("*.jsonl"))
+    assert told == {"verifying": [(length, length)], "writing": [(length, length)]}
+
+
+def test_there_is_no_progress_bar_where_nobody_looks(
+    busy: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, screen = log(busy), terminal(monkeypatch)
     with bars.reading(folder, "verifying", quiet=True) as progress:
-        assert progress is None  # --json
+        assert progress is None  # `--json`
+    monkeypatch.setattr(bars, "LONG", 1 << 40)
     with bars.reading(folder, "verifying", quiet=False) as progress:
-        AuditLog.verify(folder, log=key, progress=progress)
-    assert "verifying" in terminal.getvalue()
+        assert progress is None  # a short log
+    monkeypatch.setattr(bars, "LONG", 1)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with bars.reading(folder, "verifying", quiet=False) as progress:
+        assert progress is None  # a pipe
+    assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize("words", [("verify",), ("export", "--out", "x")], ids=" ".join)
+def test_a_bar_is_asked_for_unless_it_is_for_a_machine(
+    busy: Cli, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[bool] = []
+
+    @contextmanager
+    def reading(folder: Path, title: str, *, quiet: bool) -> Iterator[None]:
+        asked.append(quiet)
+        yield None
+
+    monkeypatch.setattr(bars, "reading", reading)
+    monkeypatch.chdir(tmp_path)
+    busy("audit", *words)
+    assert asked
+    assert not any(asked)
+    asked.clear()
+    busy.json("audit", *words)
+    assert asked
+    assert all(asked)
 
 
 def test_an_anchor_and_none_exclude_each_other(busy: Cli, tmp_path: Path) -> None:

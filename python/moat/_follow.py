@@ -185,7 +185,7 @@ class Follower:
             if os.pread(part.fd, 1, part.offset + rest):
                 return True  # it has grown since we looked, and these lines come first
             return self._enter(newer) is not None
-        if part.first in here and self._same(part):
+        if self._same(part):
             if part.at < self._start and self._leaf is not None:
                 raise self._shorter()
             return False

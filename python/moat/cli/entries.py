@@ -119,6 +119,8 @@ def row(entry: Mapping[str, Any], names: Mapping[str, str], gate: str | None = N
 def said(entry: Mapping[str, Any], names: Mapping[str, str]) -> Text:
     """Tell what an entry says. Nothing in it can steer a terminal."""
     body = entry["body"]
+    if entry["kind"] == "decision":
+        return _decided(body, names)
 
     def the(key: str) -> str:
         return _show.clean(str(body.get(key)))
@@ -128,13 +130,6 @@ def said(entry: Mapping[str, Any], names: Mapping[str, str]) -> Text:
 
     told = Text()
     match entry["kind"]:
-        case "decision" if body.get("allow") is True:
-            told.append("allowed  ", "green").append(f"{who('holder')}  {the('action')} ")
-            told.append(the("resource"))
-        case "decision":
-            told.append("denied   ", "bold red").append(f"{who('holder')}  {the('action')} ")
-            told.append(the("resource")).append(f"  {the('reason')}", "red")
-            told.append(f" at link {the('link')}" if "link" in body else "", "red")
         case "outcome":
             fuel = body.get("fuel")
             told.append(f"of {the('decision')}: {the('status')}")
@@ -152,9 +147,22 @@ def said(entry: Mapping[str, Any], names: Mapping[str, str]) -> Text:
             told.append("replaced " if "previous" in body else "registered ", "yellow")
             told.append(f"{the('role')} {the('name')}  ")
             told.append(_show.clean(_show.short(str(body.get("key")))), "dim")
+        case "summary" if isinstance(body.get("counts"), dict):
+            counts = ", ".join(f"{count} {reason}" for reason, count in body["counts"].items())
+            told.append(_show.clean(f"refused without a line: {counts}"), "red")
         case _:
             told.append(clip(body), "dim")
     return told
+
+
+def _decided(body: Mapping[str, Any], names: Mapping[str, str]) -> Text:
+    asked = _show.clean(f"{body.get('action')} {body.get('resource')}")
+    told = Text(f"{name(body.get('holder'), names)}  {asked}")
+    if body.get("allow") is True:
+        return Text("allowed  ", "green").append_text(told)
+    place = f" at link {body['link']}" if "link" in body else ""
+    told.append(_show.clean(f"  {body.get('reason')}{place}"), "red")
+    return Text("denied   ", "bold red").append_text(told)
 
 
 def name(did: object, names: Mapping[str, str]) -> str:

@@ -81,14 +81,14 @@ def export(
     A file appears only once all of it is known to be what was verified. Without `--out` the
     entries go to standard output, and only the exit code says whether they hold.
     """
-    if app.json and out is None:
-        message = "`--json` prints a summary, so the entries need `--out FILE`"
-        raise click.UsageError(message)
     if proofs is not None and (log is not None or key is not None):
         message = "`--proofs` needs the gate itself; leave `--log` and `--key` out"
         raise click.UsageError(message)
     if asked["form"] == "csv" and asked["kind"] not in {None, "decision", "outcome"}:
         message = f"a table has decisions and outcomes; write `{asked['kind']}` as jsonl"
+        raise click.UsageError(message)
+    if app.json and out is None:
+        message = "`--json` prints a summary, so the entries need `--out FILE`"
         raise click.UsageError(message)
     work = _Work(app, folder_of(app, log), key_of(app, key), asked)
     work.verify(unverified=unverified)

@@ -95,8 +95,8 @@ class Csv:
         self._put(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
-"""How a cell begins that a spreadsheet may run."""
+_FORMULA: Final = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
+"""How a cell begins that a spreadsheet may run; the last four are the signs in full width."""
 
 
 def cell(value: object) -> str:

@@ -45,7 +45,7 @@ class Verified:
                     break
                 tree.add(line)
                 done += len(line) + 1
-                if progress is not None and not tree.size % 4096:
+                if progress is not None and (not tree.size % 4096 or tree.size == report.entries):
                     progress(done, max(done, report.bytes))
                 yield line
         self.complete = tree.complete

@@ -112,6 +112,11 @@ def _has_row(entry: dict[str, Any], chosen: entries.Choice) -> bool:
     return chosen(entry) and not routine
 
 
+def _ended_badly(entry: dict[str, Any], chosen: entries.Choice) -> bool:
+    """Whether an effect failed: a picture shows it beside its decision, a pipe in a line."""
+    return entry["kind"] == "outcome" and entry["body"].get("status") != "ok" and chosen(entry)
+
+
 class _Named:
     """Names of agents, looked up again now and then: agents come while one watches."""
 
@@ -139,7 +144,7 @@ class Lines:
         several = len(self._feed.gates) > 1
         for gate, line in seen:
             entry = entries.read(line)
-            if _has_row(entry, self._chosen):
+            if _has_row(entry, self._chosen) or _ended_badly(entry, self._chosen):
                 told = entries.row(entry, self._names.known, gate if several else None)
                 self._screen.print(told, soft_wrap=True)
         self._screen.file.flush()

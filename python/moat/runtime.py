@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moat import _files
+from moat import _backup, _files, _restore
 from moat._control import STATEMENT, ControlFolder, Watcher
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from moat._backup import Backup
     from moat._native import Denial, Grant, Identity, Limits
+    from moat._restore import Restored
     from moat.audit import Anchor
     from moat.pep import Target
 
@@ -118,13 +120,14 @@ class Moat:
         anchor: Anchor = DEFAULT_ANCHOR,
         create: bool = True,
         accept_restored: bool = False,
+        segment_bytes: int | None = None,
         clock: Callable[[], int] | None = None,
     ) -> Self:
         """Open a state folder's gate; make folder, root and gate where they are missing.
 
-        With ``create=False`` what is missing is a ``MoatError``. ``anchor`` and
-        ``accept_restored`` are as in ``AuditLog.open``; ``clock`` gives Unix seconds and is the
-        system's when left out.
+        With ``create=False`` what is missing is a ``MoatError``. ``anchor``,
+        ``accept_restored`` and ``segment_bytes`` are as in ``AuditLog.open``; ``clock`` gives
+        Unix seconds and is the system's when left out.
         """
         folder = Path(path)
         if create and not (folder / CONFIG).exists():
@@ -138,6 +141,7 @@ class Moat:
             signer=_identity(KeyStore(home / "key"), gate, create=create),
             anchor=anchor,
             accept_restored=accept_restored,
+            segment_bytes=segment_bytes,
             clock=clock,
         )
         try:
@@ -232,6 +236,40 @@ class Moat:
             identity = self.identity(identity)
         return self.registry.register(identity, name, now=self.pep.now())
 
+    def backup(
+        self,
+        file: str | PathLike[str],
+        *,
+        keys: bool = True,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Backup:
+        """Write all of the state folder into one new file (0600) and verify it; gates may run.
+
+        Secret keys are in it: keep it as you keep them. Without ``keys`` they stay out. Raises as
+        ``AuditLog.verify``, and then there is no file.
+        """
+        self.audit.checkpoint()
+        return _backup.backup(self.path, file, keys=keys, clock=self.pep.now, progress=progress)
+
+    @staticmethod
+    def restore_from(
+        file: str | PathLike[str],
+        path: str | PathLike[str],
+        *,
+        replace: bool = False,
+        clock: Callable[[], int] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Restored:
+        """Put a backup into a new folder, or with ``replace`` in the place of one, which is kept.
+
+        Every log says that it was restored: what is dated before that, or up to 60 s after, is
+        stale. What the replaced logs say was withdrawn since is withdrawn again; read ``lost`` in
+        each gate's ``carried`` for what you must say again. Anchors are the default ones.
+        """
+        return _restore.restore(
+            file, path, trust=_trusted, replace=replace, clock=clock, progress=progress
+        )
+
     def close(self) -> None:
         """Stop looking for statements and close the log; every later decision is denied."""
         self._watcher.stop()
@@ -295,6 +333,11 @@ def read_config(path: str | PathLike[str]) -> Config:
     except FileNotFoundError as error:
         message = f"there is no state folder at `{path}`; make one with `moat init`"
         raise MoatError(message) from error
+
+
+def _trusted(data: bytes) -> frozenset[AgentId]:
+    config = Config.from_bytes(data)
+    return frozenset((*config.roots, *config.operators))
 
 
 def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:

@@ -13,6 +13,7 @@ import moat
 from moat.cli import (
     agents,
     audit,
+    backups,
     bench,
     completion,
     demo,
@@ -20,6 +21,7 @@ from moat.cli import (
     failure,
     identities,
     imports,
+    prune,
     renewal,
     revocation,
     run,
@@ -80,12 +82,15 @@ def cli() -> None:
 for command in (
     state.init, identities.identity, agents.agent, tokens.token,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
-    run.run, watch.watch, audit.audit, bench.bench, completion.completion, demo.demo,
+    backups.backup, run.run, watch.watch, audit.audit, bench.bench, completion.completion,
+    demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
 identities.identity.add_command(imports.import_)
 tokens.token.add_command(renewal.renew)
 audit.audit.add_command(export.export)
+audit.audit.add_command(prune.prune)
+audit.audit.add_command(prune.accept)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ in the right place: owner, kind and mode are asked of the file that was opened.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import secrets
 import stat
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 1024
 """Nothing kept this way is larger: keys, public keys, one configuration."""
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE (renameat2(2), Linux 3.15)."""
 
 _OTHERS_MAY_WRITE = 0o022
 _OTHERS_MAY_READ_OR_WRITE = 0o077
@@ -45,18 +50,43 @@ def read(path: Path, *, secret: bool) -> bytes:
     A secret one must be closed to everybody else; another one only closed to their writing.
     Raises ``FileNotFoundError`` where there is none and ``MoatError`` where it cannot be trusted.
     """
-    with _opened(path, os.O_NONBLOCK) as fd:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            message = f"`{path}` is not a regular file; move it away"
-            raise MoatError(message)
-        _require_ours(path, found, _OTHERS_MAY_READ_OR_WRITE if secret else _OTHERS_MAY_WRITE)
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
+    with reading(path, secret=secret) as file:
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         message = f"`{path}` is larger than {MAX_BYTES} bytes; it is not a file of ours"
         raise MoatError(message)
     return data
+
+
+@contextmanager
+def reading(path: Path, *, secret: bool) -> Iterator[BinaryIO]:
+    """Read a file of any length that is ours, as ``read``."""
+    with _opened(path, os.O_NONBLOCK) as fd:
+        _require_file(path, os.fstat(fd), secret=secret)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            yield file
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two directories in one step; False where this system cannot, and nothing is done."""
+    library = ctypes.CDLL(None, use_errno=True)
+    swap = getattr(library, "renameat2", None)
+    if swap is None:
+        return False
+    if swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    if (number := ctypes.get_errno()) in {errno.EINVAL, errno.ENOSYS}:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def sync_dir(path: Path) -> None:
+    """Put the names in a directory on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write(path: Path, data: bytes, *, secret: bool, overwrite: bool) -> None:
@@ -73,15 +103,15 @@ def write(path: Path, data: bytes, *, secret: bool, overwrite: bool) -> None:
 def writing(path: Path, *, secret: bool, overwrite: bool) -> Iterator[BinaryIO]:
     """Write a file piece by piece; it has its name only once the block has ended well.
 
-    As ``write``; after an exception nothing is left.
+    As ``write``; after an exception nothing is left. What was written can be read back.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     draft = f".{secrets.token_hex(8)}.tmp"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(draft, flags, 0o600 if secret else 0o644, dir_fd=folder)
         try:
-            with os.fdopen(fd, "wb") as file:
+            with os.fdopen(fd, "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -120,6 +150,13 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _require_file(path: Path, found: os.stat_result, *, secret: bool) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        message = f"`{path}` is not a regular file; move it away"
+        raise MoatError(message)
+    _require_ours(path, found, _OTHERS_MAY_READ_OR_WRITE if secret else _OTHERS_MAY_WRITE)
 
 
 def _require_ours(path: Path, found: os.stat_result, forbidden: int) -> None:

@@ -260,6 +260,11 @@ def end(log: Path) -> int:
     return 0
 
 
+def first_entry(log: Path) -> int:
+    """Name the oldest entry of a log whose line is there; 0 where there is no log."""
+    return min(_names(log / "seg"), default=0)
+
+
 def _names(folder: Path) -> list[int]:
     try:
         found = [_NAME.fullmatch(path.name) for path in folder.iterdir()]

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from moat import _files
 from moat._native import Gate, verify_log
@@ -72,6 +72,19 @@ def ready_anchor(anchor: Anchor) -> None:
         raise AuditUnavailable(message)
 
 
+class Pruned(NamedTuple):
+    """What went with ``AuditLog.prune``, or would go."""
+
+    before: int
+    """The oldest entry that stays."""
+    entries: int
+    """How many entries go."""
+    bytes: int
+    """How many bytes of lines go."""
+    segments: tuple[str, ...]
+    """The names of the files that go, oldest first."""
+
+
 class AuditLog:
     """One gate's log directory, open for writing by this process alone.
 
@@ -93,6 +106,7 @@ class AuditLog:
         signer: Identity,
         anchor: Anchor = DEFAULT_ANCHOR,
         accept_restored: bool = False,
+        segment_bytes: int | None = None,
         clock: Callable[[], int] | None = None,
     ) -> Self:
         """Open a log directory, or create it; recovery runs here.
@@ -100,14 +114,23 @@ class AuditLog:
         ``signer`` is the gate's key, which signs this log and nothing else. ``anchor`` is a file
         outside the log that remembers its last checkpoint; None keeps none, and then a cut tail
         or a restored copy cannot be told. A log behind its anchor raises ``RolledBack``, unless
-        ``accept_restored`` says that a person knows why; that is logged. ``clock`` gives Unix
-        seconds and is the system's when left out. Raises ``ChainBroken`` for an edited log and
-        ``AuditUnavailable`` where another process has it.
+        ``accept_restored`` says that a person knows why: a line `restored` says so, everything
+        dated before it or up to 60 s after it is stale, and revocations in the lost lines are
+        lost (``moat restore --from`` carries them over). After ``segment_bytes`` (64 MiB) the log
+        goes on in a new file. ``clock`` gives Unix seconds and is the system's when left out.
+        Raises ``ChainBroken`` for an edited log and ``GateBusy`` where another process has it.
         """
-        folder, file = Path(path), _anchor_file(anchor, signer.id)
+        folder, file = Path(path), anchor_file(anchor, signer.id)
         _make(folder)
         ready_anchor(anchor)
-        gate = Gate.open(folder, signer, anchor=file, accept_restored=accept_restored, clock=clock)
+        gate = Gate.open(
+            folder,
+            signer,
+            anchor=file,
+            accept_restored=accept_restored,
+            segment_bytes=segment_bytes,
+            clock=clock,
+        )
         return cls(gate, folder, clock)
 
     @staticmethod
@@ -125,7 +148,7 @@ class AuditLog:
         ``Report.unchecked`` for what could not be checked. A default anchor that is not there is
         no anchor.
         """
-        file = _anchor_file(anchor, log)
+        file = anchor_file(anchor, log)
         if file is not None and not file.exists():
             if anchor is not DEFAULT_ANCHOR:
                 message = f"there is no anchor at `{file}`; name the one kept for this log"
@@ -174,6 +197,23 @@ class AuditLog:
         """Prove that an entry is in the tree of ``size`` entries, or of all."""
         return self._gate.prove(entry, size=size)
 
+    def prove_line(self, line: bytes, *, size: int | None = None) -> InclusionProof:
+        """Prove a line that somebody kept, without its newline, also after it was removed here.
+
+        Raises ``MalformedInput`` where it is not this log's line at its index.
+        """
+        return self._gate.prove_line(line, size=size)
+
+    def prune(self, before: int, *, dry_run: bool = False) -> Pruned:
+        """Remove the oldest segments, as far as they lie before an entry and before a snapshot.
+
+        What goes is checked first, and the hashes of it stay: checkpoints of every size stay
+        provable, and so is a removed line for whoever kept it (``prove_line``). Back up the tiles:
+        they cannot be made again. Raises ``ChainBroken`` where what would go is not in order.
+        """
+        oldest, entries, size, files = self._gate.prune(before, dry_run=dry_run)
+        return Pruned(oldest, entries, size, tuple(files))
+
     def consistency(self, old: int, *, size: int | None = None) -> ConsistencyProof:
         """Prove that the tree of ``old`` entries is a prefix of that of ``size``, or of all."""
         return self._gate.consistency(old, size=size)
@@ -205,15 +245,16 @@ class AuditLog:
         self.close()
 
 
+def anchor_file(anchor: Anchor, log: AgentId) -> Path | None:
+    """Name the file that an anchor means for a log; None for no anchor."""
+    if anchor is None:
+        return None
+    return anchor_path(log) if isinstance(anchor, _Default) else Path(anchor)
+
+
 def _make(folder: Path) -> None:
     try:
         _files.make_dirs(folder)
     except OSError as error:
         message = f"cannot make `{error.filename}`: {os.strerror(error.errno or 0).lower()}"
         raise AuditUnavailable(message) from error
-
-
-def _anchor_file(anchor: Anchor, log: AgentId) -> Path | None:
-    if anchor is None:
-        return None
-    return anchor_path(log) if isinstance(anchor, _Default) else Path(anchor)

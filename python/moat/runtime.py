@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moat import _files
+from moat import _backup, _files, _restore
 from moat._control import STATEMENT, ControlFolder, Watcher
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from moat._backup import Backup
     from moat._native import Denial, Grant, Identity, Limits
+    from moat._restore import Restored
     from moat.audit import Anchor
     from moat.monitor import Alert
     from moat.pep import Target
@@ -148,16 +150,18 @@ class Moat:
         anchor: Anchor = DEFAULT_ANCHOR,
         create: bool = True,
         accept_restored: bool = False,
+        segment_bytes: int | None = None,
         clock: Callable[[], int] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         secrets: Mapping[str, Backend] | None = None,
     ) -> Self:
         """Open a state folder's gate; make folder, root and gate where they are missing.
 
-        With ``create=False`` what is missing is a ``MoatError``. ``anchor`` and
-        ``accept_restored`` are as in ``AuditLog.open``; ``clock`` gives Unix seconds and is the
-        system's when left out. ``on_alert`` hears what the rules in ``rules.toml`` have to tell
-        (``Monitor``); ``secrets`` are the backends of ``moat.secrets``.
+        With ``create=False`` what is missing is a ``MoatError``. ``anchor``,
+        ``accept_restored`` and ``segment_bytes`` are as in ``AuditLog.open``; ``clock`` gives
+        Unix seconds and is the system's when left out. ``on_alert`` hears what the rules in
+        ``rules.toml`` have to tell (``Monitor``); ``secrets`` are the backends of
+        ``moat.secrets``.
         """
         folder = Path(path)
         if create and not (folder / CONFIG).exists():
@@ -173,6 +177,7 @@ class Moat:
             signer=_identity(KeyStore(home / "key"), gate, create=create),
             anchor=anchor,
             accept_restored=accept_restored,
+            segment_bytes=segment_bytes,
             clock=clock,
         )
         try:
@@ -271,6 +276,40 @@ class Moat:
             identity = self.identity(identity)
         return self.registry.register(identity, name, now=self.pep.now())
 
+    def backup(
+        self,
+        file: str | PathLike[str],
+        *,
+        keys: bool = True,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Backup:
+        """Write all of the state folder into one new file (0600) and verify it; gates may run.
+
+        Secret keys are in it: keep it as you keep them. Without ``keys`` they stay out. Raises as
+        ``AuditLog.verify``, and then there is no file.
+        """
+        self.audit.checkpoint()
+        return _backup.backup(self.path, file, keys=keys, clock=self.pep.now, progress=progress)
+
+    @staticmethod
+    def restore_from(
+        file: str | PathLike[str],
+        path: str | PathLike[str],
+        *,
+        replace: bool = False,
+        clock: Callable[[], int] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Restored:
+        """Put a backup into a new folder, or with ``replace`` in the place of one, which is kept.
+
+        Every log says that it was restored: what is dated before that, or up to 60 s after, is
+        stale. What the replaced logs say was withdrawn since is withdrawn again; read ``lost`` in
+        each gate's ``carried`` for what you must say again. Anchors are the default ones.
+        """
+        return _restore.restore(
+            file, path, trust=_trusted, replace=replace, clock=clock, progress=progress
+        )
+
     def close(self) -> None:
         """Shut down: no message is on its way any more, and every later decision is denied.
 
@@ -367,6 +406,11 @@ def _monitor(folder: Path, on_alert: Callable[[Alert], object] | None) -> Monito
     if not (folder / RULES).exists():
         return Monitor(on_alert=on_alert)
     return Monitor.load(folder / RULES, on_alert=on_alert)
+
+
+def _trusted(data: bytes) -> frozenset[AgentId]:
+    config = Config.from_bytes(data)
+    return frozenset((*config.roots, *config.operators))
 
 
 def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:

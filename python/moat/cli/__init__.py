@@ -13,6 +13,7 @@ import moat
 from moat.cli import (
     agents,
     audit,
+    backups,
     bench,
     completion,
     demo,
@@ -21,6 +22,7 @@ from moat.cli import (
     failure,
     identities,
     imports,
+    prune,
     renewal,
     revocation,
     run,
@@ -81,13 +83,16 @@ def cli() -> None:
 for command in (
     state.init, identities.identity, agents.agent, tokens.token,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
-    run.run, watch.watch, audit.audit, doctor.doctor, bench.bench, completion.completion,
+    backups.backup, run.run, watch.watch, audit.audit, doctor.doctor, bench.bench,
+    completion.completion,
     demo.demo,
 ):  # fmt: skip
     cli.add_command(command)
 identities.identity.add_command(imports.import_)
 tokens.token.add_command(renewal.renew)
 audit.audit.add_command(export.export)
+audit.audit.add_command(prune.prune)
+audit.audit.add_command(prune.accept)
 
 
 def main() -> None:

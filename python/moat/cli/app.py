@@ -101,6 +101,18 @@ class App:
             fail("wrong_holder", message, status=failure.DENIED)
         return self.keys.load(found)
 
+    # --- asking ---
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask a person before something that cannot be undone; ``--yes`` is the answer."""
+        if yes:
+            return
+        if self.json or not sys.stdin.isatty():
+            message = f"{question} Nobody can be asked here"
+            fail("not_confirmed", message, "say `--yes`")
+        if not click.confirm(question, err=True):
+            fail("not_confirmed", "nothing was changed")
+
     # --- printing ---
 
     def emit(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:

@@ -10,6 +10,7 @@ import click
 from rich.text import Text
 
 from moat import AgentId, AuditLog, Checkpoint, InclusionProof, _files, _show
+from moat._follow import first_entry
 from moat._native import read_log
 from moat.audit import DEFAULT_ANCHOR
 from moat.cli import bars, completers, entries, failure
@@ -150,19 +151,23 @@ def show(app: App, *, log: Path | None, last: int, **wanted: Unpack[Filters]) ->
 
 
 @audit.command()
-@click.argument("entry", type=click.IntRange(0))
+@click.argument("entry", type=click.IntRange(0), required=False)
+@click.option("--line", metavar="FILE", help="Prove this line, which somebody kept; `-` is stdin.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it here.")
 @common(gate=True)
-def prove(app: App, entry: int, out: Path | None) -> None:
+def prove(app: App, *, entry: int | None, line: str | None, out: Path | None) -> None:
     """Prove that ENTRY is in the log: C2SP tlog-proof text, which holds the line itself.
 
-    Whoever has it checks it with `moat audit check` and the gate's public key alone.
+    Whoever has it checks it with `moat audit check` and the gate's public key alone. An entry
+    that was pruned is proved by its line, with `--line`.
     """
+    if (entry is None) == (line is None):
+        message = "give an ENTRY, or `--line FILE` with a line that was kept"
+        raise click.UsageError(message)
+    kept = None if line is None else read_input(line, PROOF_BYTES).removesuffix(b"\n")
     with app.moat() as moat:
-        if entry >= len(moat.audit):
-            message = f"the log has {len(moat.audit)} entries, counted from 0"
-            fail("no_entry", message, "see `moat audit show`")
-        proof, gate = moat.audit.prove(entry), moat.id
+        proof, gate = _proof(moat.audit, entry, kept), moat.id
+    entry = proof.index
     text = str(proof)
     if out is not None:
         _files.write(out.absolute(), text.encode(), secret=False, overwrite=True)
@@ -185,6 +190,20 @@ def prove(app: App, entry: int, out: Path | None) -> None:
             screen.print(check, style="dim", soft_wrap=True)
 
     app.emit(document, tell)
+
+
+def _proof(log: AuditLog, entry: int | None, line: bytes | None) -> InclusionProof:
+    if line is not None:
+        return log.prove_line(line)
+    if entry is None or entry >= len(log):
+        message = f"the log has {len(log)} entries, counted from 0"
+        fail("no_entry", message, "see `moat audit show`")
+    oldest = first_entry(log.path)
+    if entry < oldest:
+        message = f"entry {entry} was pruned; the oldest that is here is {oldest}"
+        then = "prove it with its line, from a backup or an export: `moat audit prove --line FILE`"
+        fail("pruned", message, then)
+    return log.prove(entry)
 
 
 @audit.command()

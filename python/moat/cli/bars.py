@@ -44,6 +44,25 @@ def reading(log: Path, title: str, *, quiet: bool) -> Iterator[Callable[[int, in
 
 
 @contextmanager
+def copying(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show how far long work of several parts is.
+
+    Gives ``progress(part, done, total)`` with bytes, or None where nothing is to be shown.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    told = (DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    with _bar("{task.description}", *told) as bar:
+        task = bar.add_task("")
+
+        def tell(part: str, done: int, total: int) -> None:
+            bar.update(task, description=part, completed=done, total=total)
+
+        yield tell
+
+
+@contextmanager
 def steps(title: str, count: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show how many of the steps are begun: call it with the name of each."""
     if quiet or not sys.stderr.isatty():

@@ -30,8 +30,8 @@ _NEXT = {
     "no_standing": "sign as a root; `moat audit show --kind control` shows what was said before",
     "malformed": "correct it, and check that the whole text or file was given",
     "chain_broken": "treat the log as edited from there on, and compare it with a copy",
-    "rolled_back": "find the newer copy; where there is none, open this one once from Python, with "
-    "`Moat.open(DIR, accept_restored=True)`, which is logged",
+    "rolled_back": "find the newer copy; put a backup back with `moat restore --from FILE`; where "
+    "you know why this log is behind, `moat audit accept` says so in it",
     "gate_busy": "run this where no other process has the gate, or stop that one first",
     "suspended": "`moat resume` ends a suspension; `moat audit show --kind control` shows it",
     "name_taken": "choose another name; `moat agent list` shows those that are taken",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from moat import AgentId, Control, Link, _show
 from moat.cli import completers
 from moat.cli.app import App, common, read_token
+from moat.cli.backups import put_back
 from moat.cli.speak import say
 
 if TYPE_CHECKING:
@@ -28,13 +30,15 @@ _DONE: dict[Verb, str] = {
 }
 
 
+_by = click.option(
+    "--by", default="root", show_default=True, help="Whose key signs.",
+    shell_complete=completers.agents,
+)  # fmt: skip
+
+
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    command = common(gates=True)(command)
-    by = click.option(
-        "--by", default="root", show_default=True, help="Whose key signs.",
-        shell_complete=completers.agents,
-    )  # fmt: skip
-    return click.argument("target", shell_complete=completers.agents)(by(command))
+    command = _by(common(gates=True)(command))
+    return click.argument("target", shell_complete=completers.agents)(command)
 
 
 @click.command()
@@ -50,10 +54,34 @@ def revoke(app: App, target: str, by: str) -> None:
 
 
 @click.command()
-@_options
-def restore(app: App, target: str, by: str) -> None:
-    """Lift a revocation of TARGET. Its signer may, and a root."""
-    _state(app, "restore", target, by)
+@click.argument("target", required=False, shell_complete=completers.agents)
+@_by
+@click.option(
+    "--from", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE", help="Put this backup back instead.",
+)  # fmt: skip
+@click.option("--replace", is_flag=True, help="In the place of a folder, which is kept aside.")
+@common(gates=True)
+def restore(app: App, *, target: str | None, by: str, file: Path | None, replace: bool) -> None:
+    """Lift a revocation of TARGET (its signer may, and a root); or put a backup back.
+
+    With `--from` there is no TARGET: the backup becomes the state folder, which must be new or,
+    with `--replace`, is moved aside. Every log says that it was restored, and what was signed
+    before that, or in the minute after, is refused as stale.
+    """
+    if (target is None) == (file is None):
+        message = "give a TARGET to lift its revocation, or `--from FILE` to put a backup back"
+        raise click.UsageError(message)
+    if file is not None:
+        if app.gates:
+            message = "`--gate` goes with a TARGET; a backup is put back with all its gates"
+            raise click.UsageError(message)
+        put_back(app, file, replace=replace)
+    elif target is not None:
+        if replace:
+            message = "`--replace` goes with `--from FILE`"
+            raise click.UsageError(message)
+        _state(app, "restore", target, by)
 
 
 @click.command()

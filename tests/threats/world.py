@@ -53,11 +53,17 @@ def open_gate(
     anchor: Path | None = None,
     signer: Key = GATE,
     roots: Sequence[Key] = (ROOT,),
+    rules: Sequence[dict[str, Any]] = (),
     **more: Any,
 ) -> Gate:
     """Open (or create) a gate over ``folder`` and arm it with the cast's root and operator."""
     gate = Gate.open(folder, identity(signer), anchor=anchor, clock=clock or Clock(now), **more)
-    gate.arm(policy=Policy.CHAIN_ONLY, roots=map(agent, roots), operators=[agent(OPERATOR)])
+    gate.arm(
+        policy=Policy.CHAIN_ONLY,
+        roots=map(agent, roots),
+        operators=[agent(OPERATOR)],
+        rules=json.dumps(list(rules)).encode(),
+    )
     return gate
 
 
@@ -68,12 +74,13 @@ class World:
     folder: Path
     clock: Clock
     gate: Gate
+    rules: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def at(cls, folder: Path) -> World:
-        """A gate over this folder."""
+    def at(cls, folder: Path, rules: Sequence[dict[str, Any]] = ()) -> World:
+        """A gate over this folder, with rules of a monitor."""
         clock = Clock()
-        return cls(folder, clock, open_gate(folder, clock=clock))
+        return cls(folder, clock, open_gate(folder, clock=clock, rules=rules), rules)
 
     @staticmethod
     def chain(**terms: Any) -> Chain:
@@ -145,7 +152,7 @@ class World:
         """Close the gate and open it again."""
         self.clock.now = now
         self.gate.close()
-        self.gate = open_gate(self.folder, clock=self.clock)
+        self.gate = open_gate(self.folder, clock=self.clock, rules=self.rules)
 
 
 def assert_refused(

@@ -250,10 +250,12 @@ def test_a_sender_that_wants_every_place_to_wait_gets_half(post: Post, waits: Wa
     loud, quiet = talker(PLANNER), talker(RESEARCHER)
     post.fill(loud, WORKER)
     post.fill(quiet, WORKER)
-    wires = [post.ask(loud, WORKER, stream=b"w" * 16, number=n) for n in range(3)]
+    wires = [post.ask(loud, WORKER, stream=b"w" * 16, number=n) for n in range(4)]
     waiting = [Doing(post.router.send, wire) for wire in wires[:2]]
     waits.next(), waits.next()
-    post.undelivered("full", wires[2], "decision", "outcome")
+    for wire in wires[2:]:
+        with pytest.raises(Undelivered, match="has no room for this sender"):
+            Doing(post.router.send, wire).answer()
     waiting.append(Doing(post.router.send, post.ask(quiet, WORKER)))
     waits.next()
     for _ in range(2 * SMALL.messages):

@@ -34,7 +34,7 @@ class People:
     def current(self, name: str) -> AgentId | None:
         return self.keys.get(name)
 
-    def name(self, agent: AgentId) -> str | None:
+    def name_of(self, agent: AgentId) -> str | None:
         return next((name for name, key in self.keys.items() if key == agent), None)
 
 

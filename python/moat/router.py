@@ -48,7 +48,7 @@ class Directory(Protocol):
     def current(self, name: str, /) -> AgentId | None:
         """Give the present key of a registered name."""
 
-    def name(self, agent: AgentId, /) -> str | None:
+    def name_of(self, agent: AgentId, /) -> str | None:
         """Give the name whose present key this is."""
 
 
@@ -183,7 +183,7 @@ class Router:
 
     def name_of(self, agent: AgentId) -> str:
         """Give a registered key's name, or raise ``Undelivered`` (``not_registered``)."""
-        if (name := self._directory.name(agent)) is None:
+        if (name := self._directory.name_of(agent)) is None:
             raise undelivered(agent, "not_registered")
         return name
 
@@ -339,7 +339,7 @@ class Router:
         """Forget the mailboxes of agents that are registered no longer, now and then."""
         if len(self._mailboxes) < self._sweep_at:
             return []
-        gone = [who for who in self._mailboxes if self._directory.name(who) is None]
+        gone = [who for who in self._mailboxes if self._directory.name_of(who) is None]
         mailboxes = [self._mailboxes.pop(who) for who in gone]
         self._sweep_at = 2 * len(self._mailboxes) + 64
         return mailboxes

@@ -43,7 +43,7 @@ ANSWER_TIMEOUT: Final = 60.0
 
 
 class Directory(Protocol):
-    """Who is registered, and under which name; asked at every message."""
+    """Who is registered, and under which name; asked at every message. A ``Registry`` is one."""
 
     def current(self, name: str, /) -> AgentId | None:
         """Give the present key of a registered name."""

@@ -2,7 +2,8 @@
 
 ::
 
-    config.json  [rules.toml]  keys/…  gates/<gate>/key/…  gates/<gate>/log/…  MANIFEST.json
+    config.json  [rules.toml]  keys/…  gates/<gate>/key/…  gates/<gate>/log/…
+    MANIFEST.json  MANIFEST.sha256
 
 Plain `tar` reads it. We read nothing but what we would have written ourselves, byte by byte: so
 there are no links, no devices, no paths that lead elsewhere, and nothing behind the end.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MANIFEST: Final = "MANIFEST.json"
+SUM: Final = "MANIFEST.sha256"
 VERSION: Final = 1
 MANIFEST_BYTES: Final = 64 << 20
 SMALL: Final = 64 << 10
@@ -104,9 +106,10 @@ class Writer(_Members):
         found = {name: {"sha256": m.sha256, "size": m.size} for name, m in self.members.items()}
         data = _spelled({**facts, "members": found, "version": VERSION})
         self._file.seek(0, 2)
-        self._begin(MANIFEST, len(data))
-        self._file.write(data)
-        self._pad(len(data))
+        for name, told in ((MANIFEST, data), (SUM, _sum(data))):
+            self._begin(name, len(told))
+            self._file.write(told)
+            self._pad(len(told))
         self._file.write(_END)
 
     def _begin(self, name: str, size: int) -> int:
@@ -173,12 +176,17 @@ class Archive(_Members):
         if size > MANIFEST_BYTES:
             _refuse("its manifest is too large")
         data = b"".join(self._data(MANIFEST, size))
+        if self._next() != (SUM, len(_sum(data))):
+            _refuse(f"there is no `{SUM}` behind its manifest")
+        if b"".join(self._data(SUM, len(_sum(data)))) != _sum(data):
+            _refuse("its manifest is not what was written")
         if self._file.read(len(_END) + 1) != _END:
             _refuse("it does not end behind its manifest")
         try:
             facts = json.loads(data)
             said = {name: (one["size"], one["sha256"]) for name, one in facts["members"].items()}
             spelled = _spelled(facts) == data and facts["version"] == VERSION
+            _check_facts(facts, {name.split("/")[1] for name in self.members if "/log/" in name})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             _refuse("its manifest does not read", error)
         if not spelled:
@@ -208,6 +216,27 @@ def _require_known(name: str, size: int) -> None:
 def _require_next(name: str, members: dict[str, Member]) -> None:
     if members and name <= next(reversed(members)):
         _refuse(f"`{name}` is there twice, or not in its place")
+
+
+def _check_facts(facts: dict[str, Any], logs: set[str]) -> None:
+    """Refuse facts of another shape, or of other gates than have a log here."""
+    if set(facts) != {"gates", "keys", "members", "time", "version"} or set(facts["gates"]) != logs:
+        raise ValueError(MANIFEST)
+    _require_types(facts, {"keys": bool, "time": int})
+    for gate in facts["gates"].values():
+        if set(gate) != {"anchor", "entries", "id", "root", "signed"}:
+            raise ValueError(MANIFEST)
+        _require_types(gate, {"entries": int, "id": str, "root": str, "signed": int})
+
+
+def _require_types(facts: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    if any(type(facts[name]) is not kind for name, kind in types.items()):
+        raise TypeError(MANIFEST)
+
+
+def _sum(data: bytes) -> bytes:
+    """Write the line that `sha256sum --check` reads."""
+    return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def _spelled(facts: Mapping[str, Any]) -> bytes:

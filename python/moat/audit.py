@@ -200,7 +200,7 @@ class AuditLog:
     def prove_line(self, line: bytes, *, size: int | None = None) -> InclusionProof:
         """Prove a line that somebody kept, without its newline, also after it was removed here.
 
-        Raises ``MalformedInput`` where it is not this log's line at its index.
+        Raises ``AuditError`` where it is not this log's line at its index.
         """
         return self._gate.prove_line(line, size=size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -180,7 +179,7 @@ def test_a_rule_file_that_others_can_write_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(MoatError):
         Monitor.load(file)
     file.chmod(0o600)
-    os.replace(file, tmp_path / "real")
+    file.replace(tmp_path / "real")
     file.symlink_to(tmp_path / "real")
     with pytest.raises((MoatError, OSError)):
         Monitor.load(file)

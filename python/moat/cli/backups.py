@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat import Moat, _backup, _show
-from moat.cli import bars, completers, failure
+from moat.cli import bars, failure
 from moat.cli.app import App, common
 from moat.errors import AuditError, GateBusy, MalformedInput
 
@@ -23,19 +23,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--no-keys", is_flag=True, help="Leave secret keys out.")
-@click.option(
-    "--gate", "gates", multiple=True, metavar="NAME", shell_complete=completers.gates,
-    help="Only this gate; all, if left out. Repeatable.",
-)  # fmt: skip
-@common()
-def backup(app: App, *, file: Path, no_keys: bool, gates: tuple[str, ...]) -> None:
+@common(gates=True)
+def backup(app: App, *, file: Path, no_keys: bool) -> None:
     """Write the whole state folder into FILE, and verify the copy. Gates may go on meanwhile.
 
     Secret keys are in it: keep it as you keep them, or leave them out with `--no-keys`.
     """
     with bars.copying(quiet=app.json) as progress:
         made = _backup.backup(
-            app.require_state(), file, gates=gates, keys=not no_keys, progress=progress
+            app.require_state(), file, gates=app.gates, keys=not no_keys, progress=progress
         )
     document = {
         "file": str(made.path),

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -53,6 +54,25 @@ def test_one_byte_of_any_line_edited(folder: Path, anchor: Path) -> None:
                 assert getattr(found.value, "index", at) >= len(good) - 2, place
     write(folder, good)
     check(folder, anchor)
+
+
+def test_bytes_of_a_mebibyte_edited(tmp_path: Path, anchor: Path) -> None:
+    """Anywhere in a long log, by any bit; every byte is tried in ``rust/log/src/flips.rs``."""
+    folder, r = tmp_path / "log", Random(1)
+    fill(folder, anchor, range(1400))
+    path = segment(folder)
+    good = path.read_bytes()
+    assert len(good) > 1 << 20
+    with path.open("r+b") as file:
+        for _ in range(150):
+            at = r.randrange(len(good))
+            line, lines = good.count(b"\n", 0, at), good.count(b"\n")
+            os.pwrite(file.fileno(), bytes([good[at] ^ 1 << r.randrange(8)]), at)
+            with pytest.raises(AuditError) as found:
+                check(folder, anchor)
+            assert line >= lines - 2 or getattr(found.value, "index", None) == line, at
+            os.pwrite(file.fileno(), good[at : at + 1], at)
+    assert check(folder, anchor).entries == len(read(folder))
 
 
 @pytest.mark.parametrize(

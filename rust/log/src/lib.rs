@@ -26,6 +26,8 @@ mod writer;
 
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod flips;
 
 pub use error::{LogError, Witness};
 pub use gate::{Decision, Gate};

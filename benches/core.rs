@@ -170,7 +170,8 @@ fn gate() {
         let (token, gate) = (chain(links), identity(99).id());
         let wires: Vec<_> = (0..TURNS).map(|n| seal(&gate, &token, links, n.into())).collect();
         let roots = vec![identity(0).id()];
-        let setup = Setup { gate, roots, operators: Vec::new(), policy: Policy::CHAIN_ONLY };
+        let (operators, monitor) = (Vec::new(), Rules::default());
+        let setup = Setup { gate, roots, operators, policy: Policy::CHAIN_ONLY, monitor };
         let guard = Guard::new(setup);
         let mut next = wires.iter().cycle();
         let verify = || guard.verify(black_box(next.next().unwrap()), NOW).unwrap();

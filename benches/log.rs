@@ -59,7 +59,8 @@ struct World {
 
 impl World {
     fn new(folder: &Path, links: u8) -> Self {
-        let gate = Gate::open(&folder.join("log"), &identity(GATE), None, false, NOW).unwrap();
+        let gate =
+            Gate::open(&folder.join("log"), &identity(GATE), None, false, u64::MAX, NOW).unwrap();
         gate.arm(Policy::CHAIN_ONLY, vec![identity(0).id()], Vec::new(), Rules::default(), NOW)
             .unwrap();
         Self { gate, token: chain(links), links, sealed: 0 }

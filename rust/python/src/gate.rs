@@ -57,6 +57,9 @@ pub(crate) struct Gate {
     protected: Mutex<Arc<[PathBuf]>>,
 }
 
+/// Role, name, and keys with the seconds since which they count.
+type Registered = (&'static str, String, Vec<(AgentId, u64)>);
+
 impl Gate {
     fn answer(&self, py: Python<'_>, decision: moat_log::Decision) -> PyResult<Decision> {
         self.tell(py, &decision);
@@ -197,7 +200,7 @@ impl Gate {
         py.detach(|| self.gate.register(proof, now))?.map_err(|error| refuse(py, error))
     }
 
-    fn agents(&self) -> Result<Vec<(&'static str, String, Vec<(AgentId, u64)>)>> {
+    fn agents(&self) -> Result<Vec<Registered>> {
         let of = |agent: moat_core::registry::Agent| {
             let keys = agent.keys().iter().map(|(key, since)| (AgentId(*key), *since)).collect();
             (agent.role().code(), agent.name().to_owned(), keys)

@@ -86,7 +86,7 @@ fn control(verb: Verb, target: Target, nonce: u8, now: u64) -> ControlSeen {
         target: String::new(),
         id: String::new(),
         signer: signer.id().to_string(),
-        scope: if nonce % 2 == 0 { "gate" } else { "given" }.to_owned(),
+        scope: if nonce.is_multiple_of(2) { "gate" } else { "given" }.to_owned(),
         nonce: hex::encode(statement.nonce),
         expires: statement.expires,
         statement: URL_SAFE_NO_PAD.encode(Control::sign(&signer, &statement).unwrap()),

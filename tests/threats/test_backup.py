@@ -162,6 +162,30 @@ def test_an_old_log_that_was_altered_can_withdraw_and_lift_nothing(place: Place)
         assert moat.is_revoked(place.agent)
 
 
+def test_a_log_that_went_another_way_withdraws_what_it_withdrew(place: Place) -> None:
+    """A newer backup put in the place of what an older one became."""
+    old, lifted, late = place.folder / "old", Identity.generate("a"), Identity.generate("b")
+    place.back_up()
+    place.file.rename(old)
+    with place.open() as moat:
+        moat.revoke(lifted.id)
+        moat.restore(lifted.id)
+    place.use(place.ask())
+    place.back_up()
+    newer = place.file
+    place.file = old
+    place.restore()
+    place.now += 61
+    with place.open() as moat:
+        moat.revoke(late.id)
+    place.file = newer
+    (gate,) = place.restore().gates
+    assert gate.carried.lost == []
+    with place.open() as moat:
+        assert moat.is_revoked(late.id)
+        assert not moat.is_revoked(lifted.id)
+
+
 def test_a_statement_that_waits_for_the_gate_is_not_lost(place: Place) -> None:
     from moat import Control
     from moat._control import ControlFolder

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli_kit import DENIED, ERROR, INVALID, READER, USAGE, Cli, fresh
-from moat import Moat
+from moat import AgentId, Moat
+from moat.audit import anchor_path
 from moat.cli import bars
 from tools import need
 
@@ -214,7 +217,12 @@ def test_a_log_behind_its_anchor_is_accepted_by_command(moat: Cli, tmp_path: Pat
     assert "moat audit accept" in refused["next"]
     assert moat.error("audit", "accept", code=ERROR)["code"] == "not_confirmed"
     moat.error("audit", "verify", code=INVALID)
-    assert moat.json("audit", "accept", "--yes")["accepted"] is True
+    anchor = anchor_path(AgentId(moat.did("main")))
+    os.utime(anchor, (1 << 32, 1 << 32))
+    assert moat.error("audit", "accept", "--yes", code=ERROR)["code"] == "clock_behind"
+    os.utime(anchor)
+    told = moat("audit", "accept", "--yes").stdout
+    assert "revoke again" in told
     assert moat.json("audit", "verify")["kinds"]["restored"] == 1
     assert moat.json("audit", "accept")["accepted"] is False
     assert "nothing to accept" in moat("audit", "accept").stdout
@@ -234,3 +242,31 @@ def test_long_work_shows_how_far_it_is(
         opened.backup(file, progress=lambda *at: seen.append(at))
     assert {part for part, _, _ in seen} == {"writing", "verifying main", "verifying second"}
     assert all(done <= total for _, done, total in seen)
+
+
+def test_backups_hold_together_while_the_log_goes_on_in_new_files(
+    moat: Cli, tmp_path: Path
+) -> None:
+    """One thread writes as fast as it can; every copy verifies, or it would not be there."""
+    stop = threading.Event()
+    with Moat.open(moat.state, segment_bytes=1 << 12) as running:
+        worker = running.identity("worker")
+
+        def write() -> None:
+            while not stop.is_set():
+                running.suspend(worker)
+                running.resume(worker)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            sizes = [
+                moat.json("backup", tmp_path / f"{n}.tar", "--gate", "main")["gates"][0]["entries"]
+                for n in range(8)
+            ]
+        finally:
+            stop.set()
+            writer.join()
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    assert len(list(moat.state.glob("gates/main/log/seg/*"))) > 1

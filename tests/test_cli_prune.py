@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cli_kit import ERROR, INVALID, USAGE, Cli, fresh
+from cli_kit import ERROR, INVALID, OK, USAGE, Cli, fresh
 from moat import AuditError, AuditLog, Checkpoint, Grant, InclusionProof, Moat, Policy, Sender
+from moat._follow import Feed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +135,15 @@ def test_lines_of_a_pruned_log_are_shown_and_exported(moat: Cli, tmp_path: Path)
     assert len(rows) == len(shown)
 
 
+def test_a_pruned_log_is_followed_from_what_is_there(moat: Cli) -> None:
+    moat("audit", "prune", "--keep", "0", "--yes")
+    first = segments(moat)[0]
+    with closing(Feed(moat.state)) as feed:
+        seen = feed.poll()
+        assert feed.missed == first
+    assert json.loads(seen[0].line)["i"] == first
+
+
 def test_a_backup_of_a_pruned_log_has_its_tiles(moat: Cli, tmp_path: Path) -> None:
     line = next(iter((log(moat) / "seg" / f"{0:012}.jsonl").read_bytes().splitlines()))
     moat("audit", "prune", "--keep", "0", "--yes")
@@ -189,3 +200,21 @@ def test_a_broken_segment_is_not_removed(moat: Cli) -> None:
     found = moat.error("audit", "prune", "--keep", "0", "--yes", code=INVALID)
     assert found["code"] == "chain_broken"
     assert segments(moat) == before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", OK), ("n", ERROR), ("", ERROR)])
+def test_on_a_terminal_a_person_is_asked(
+    moat: Cli, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    before = segments(moat)
+    asked: list[str] = []
+
+    def confirm(question: str, **_: object) -> bool:
+        asked.append(question)
+        return answer == "y"
+
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    monkeypatch.setattr("click.confirm", confirm)
+    moat("audit", "prune", "--keep", "0", code=code)
+    assert asked == [f"remove entries up to {before[-1] - 1} of gate `main` for good?"]
+    assert (segments(moat) == before) == (answer != "y")

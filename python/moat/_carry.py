@@ -74,16 +74,16 @@ def carry(
     ``control`` is a folder of statements that no gate has taken up. ``roots`` are kept here, and
     sign anew what cannot be taken up again; ``now`` is the second in which they do.
     """
-    size, begins, trust = _state(copy, old.path)
-    work = _Carrying(Carried(unread=old.problem), signer, list(roots), begins=begins)
-    lines = _after(old.path, size if begins else 0, work.done)
+    kept = _read(copy, old.path)
+    work = _Carrying(Carried(unread=old.problem), signer, list(roots), kept)
+    lines = _after(old.path, kept.size if kept.begins else 0, work.done, now)
     first = next(lines, None)
     waiting = sorted(control.glob("*.ctl"))
     if first is None and not waiting:
         return work.done
-    start = now if first is None else min(now, first["t"])
+    start = now if first is None else first["t"]
     with AuditLog.open(copy, signer=signer, anchor=None, clock=lambda: start) as log:
-        work.arm(log.gate, trust)
+        work.arm(log.gate, kept.rules)
         while first is not None:
             try:
                 work.take(first, vouched=first["i"] < old.verified)
@@ -98,22 +98,35 @@ def carry(
     return work.done
 
 
-def _state(copy: Path, old: Path) -> tuple[int, bool, dict[str, Any] | None]:
-    """How many entries a copy has, whether the log grew out of it, and what it last enforced."""
-    size, last, rules = 0, b"", None
+class _Copy(NamedTuple):
+    """What a copy of a log holds."""
+
+    size: int
+    begins: bool
+    """Whether the log that is replaced grew out of it."""
+    rules: dict[str, Any] | None
+    """What it last enforced."""
+    known: frozenset[str]
+    """The control statements in it."""
+
+
+def _read(copy: Path, old: Path) -> _Copy:
+    last, rules, known = b"", None, set()
     for last in read_log(copy):
-        if _KINDS[3] in last:
+        if _KINDS[0] in last:
+            known.add(json.loads(last)["body"]["statement"])
+        elif _KINDS[3] in last:
             rules = json.loads(last)["body"]
         elif _KINDS[4] in last:
             items = json.loads(last)["body"]["items"]
             rules = next((one for one in items if one.get("is") == "rules"), rules)
-    size = json.loads(last)["i"] + 1 if last else 0
+    size, begins = json.loads(last)["i"] + 1 if last else 0, False
     with suppress(MoatError, OSError):
-        return size, next(iter(read_log(old, start=size - 1)), None) == last, rules
-    return size, False, rules
+        begins = next(iter(read_log(old, start=size - 1)), None) == last
+    return _Copy(size, begins, rules, frozenset(known))
 
 
-def _after(log: Path, start: int, done: Carried) -> Iterator[dict[str, Any]]:
+def _after(log: Path, start: int, done: Carried, now: int) -> Iterator[dict[str, Any]]:
     """Give the entries that matter; where the log does not read on, say so and end."""
     try:
         for at, line in enumerate(read_log(log, start=start)):
@@ -121,19 +134,20 @@ def _after(log: Path, start: int, done: Carried) -> Iterator[dict[str, Any]]:
             if at == 0 and first > start:
                 done.unread = f"entries {start} to {first - 1} were removed from it by `prune`"
             if any(kind in line for kind in _KINDS):
-                yield json.loads(line)
-    except (MoatError, OSError, ValueError) as error:
-        done.unread = done.unread or str(error)
+                entry = json.loads(line)
+                if type(entry["i"]) is type(entry["t"]) is int and entry["t"] >= 0:
+                    yield entry | {"t": min(entry["t"], now)}
+    except (MoatError, OSError, ValueError, LookupError, TypeError) as error:
+        done.unread = done.unread or f"a line of it does not read: {error}"
 
 
 class _Carrying:
     """The work on one log."""
 
-    def __init__(
-        self, done: Carried, signer: Identity, roots: list[Identity], *, begins: bool
-    ) -> None:
+    def __init__(self, done: Carried, signer: Identity, roots: list[Identity], kept: _Copy) -> None:
         self.done = done
-        self._signer, self._roots, self._begins = signer, roots, begins
+        self._signer, self._roots = signer, roots
+        self._begins, self._known = kept.begins, kept.known
         self._gate: Gate | None = None
         self._open: dict[tuple[Withdrawal, str], str] = {}
         """Withdrawals that stand and could not be taken up, and why."""
@@ -153,8 +167,10 @@ class _Carrying:
         """Take up one entry of the old log, if it can be believed so far."""
         full, body = vouched and self._begins, entry["body"]
         match entry["kind"]:
-            case "control":
+            case "control" if body["statement"] not in self._known:
                 self._control(entry["t"], body, full=full)
+                if vouched and body["verb"] in _UNDOES:
+                    self._open.pop((_UNDOES[body["verb"]], body["id"]), None)
             case "alert" if body["then"] == "suspend":
                 self._stands("suspend", body["agent"], f"the rule `{body['rule']}` did it")
             case "agent":
@@ -169,9 +185,7 @@ class _Carrying:
         if verb in _UNDOES and not full:
             return
         why = self._taken(lambda gate: gate.control(_bytes(body["statement"]), now=at))
-        if verb in _UNDOES:
-            self._open.pop((_UNDOES[verb], body["id"]), None)
-        elif why is not None:
+        if why is not None and verb in _WITHDRAWS:
             self._stands(verb, body["id"], why)
 
     def _register(self, at: int, body: dict[str, Any], *, full: bool) -> None:
@@ -213,19 +227,10 @@ class _Carrying:
         """Have a root say again what could not be taken up; list what is still not said."""
         for (verb, target), why in self._open.items():
             about = _target(target)
-            if self._holds(verb, about):
-                continue
             if any(self._said(root, verb, about, now) for root in self._roots):
                 self.done.signed += 1
             else:
                 self.done.lost.append(Lost(verb, target, why))
-
-    def _holds(self, verb: Withdrawal, about: AgentId | bytes) -> bool:
-        """Whether the copy says it already, where the old log did not grow out of it."""
-        if self._begins or self._gate is None:
-            return False
-        ask = self._gate.is_revoked if verb == "revoke" else self._gate.is_suspended
-        return ask(about)
 
     def _said(self, root: Identity, verb: Withdrawal, about: AgentId | bytes, now: int) -> bool:
         statement = Control.sign(root, verb, about, gate=self._signer.id, now=now)

@@ -108,9 +108,9 @@ class App:
         if yes:
             return
         if self.json or not sys.stdin.isatty():
-            message = f"{question} Nobody can be asked here"
-            fail("not_confirmed", message, "say `--yes`")
-        if not click.confirm(question, err=True):
+            message = f"nobody can be asked here: {question}"
+            fail("not_confirmed", message, "write `--yes` if you mean it")
+        if not click.confirm(question, err=True, default=False):
             fail("not_confirmed", "nothing was changed")
 
     # --- printing ---

@@ -56,7 +56,7 @@ def prune(
         asked = before if before is not None else _entry(log.path, keep, older_than)
         would = log.prune(asked, dry_run=True)
         if would.segments and not dry_run:
-            question = f"Remove entries up to {would.before - 1} of gate `{app.gate}` for good?"
+            question = f"remove entries up to {would.before - 1} of gate `{app.gate}` for good?"
             app.confirm(question, yes=yes)
             would = log.prune(asked)
         size = len(log)
@@ -127,7 +127,7 @@ def accept(app: App, *, yes: bool) -> None:
         AuditLog.open(home / "log", signer=signer).close()
     except RolledBack as error:
         _require_time(anchor_path(signer.id))
-        app.confirm(f"{str(error).capitalize()}. Go on without the lost lines?", yes=yes)
+        app.confirm(f"{error}; go on without the lost lines?", yes=yes)
     with Moat.open(app.state, gate=app.gate, create=False, accept_restored=True) as moat:
         overruled = moat.audit.anchor_state == "overruled"
         document = {"gate": app.gate, "accepted": overruled, "entries": len(moat.audit)}

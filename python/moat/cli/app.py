@@ -143,10 +143,10 @@ def common(
             state: Path,
             as_json: bool,
             gate: str = "main",
-            gates: tuple[str, ...] = (),
-            **rest: object,
+            **rest: Any,
         ) -> None:
-            command(App(state, as_json, gate, gates), **rest)
+            told = rest.pop("gates") if gates else ()
+            command(App(state, as_json, gate, told), **rest)
 
         options = [
             click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),

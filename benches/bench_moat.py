@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import os
+from importlib.resources import files
+
 import pytest
 
 from calls import TOGETHER
-from moat import Identity, Message, Policy, Token
+from moat import Identity, Message, Policy, Sandbox, Token
 from moat._bench import NOW, RESOURCE, chain, gated, grant, in_memory, issue
 
 
@@ -67,3 +70,18 @@ def test_decide_a_batch(benchmark):
         )
         assert all(answer.allowed for answer in answers)
         assert len(gate) > TOGETHER
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "again"])
+def test_a_sandbox_of_bytes(benchmark, known):
+    """Compiled the first time; found by their digest from then on."""
+    program = (files("moat") / "_demo" / "reader.wasm").read_bytes()
+
+    def other():
+        # A custom section of eight random bytes: the same program, other bytes.
+        mark = b"" if known else bytes([0, 10, 1, 0x78]) + os.urandom(8)
+        return (program + mark,), {}
+
+    Sandbox(program)
+    made = benchmark.pedantic(Sandbox, setup=other, rounds=20)
+    assert (made.sha256 == Sandbox(program).sha256) == known

@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 import forge
 from forge import NOW
-from moat import AuditError, Decision, Denied, Permit
-from moat._native import Gate
+from guests.build import wat
+from moat import AuditError, Decision, Denied, Permit, SandboxError
+from moat._native import Gate, Module
 from threats.test_replay import at_once
 from threats.world import GATE, PLANNER, ROOT, WORKER, World, agent, identity
 
@@ -338,6 +342,65 @@ def test_a_fork_while_8_threads_decide(world: World) -> None:
     for thread in threads:
         thread.join()
     world.allow(wire)
+
+
+def test_a_module_in_a_forked_child(world: World, tmp_path: Path) -> None:
+    """Compiled code, and the engine that may be running, stay the parent's; the child makes its
+    own, and finds nothing in a cache that another process filled."""
+    module = Module(wat("empty"))
+
+    def use(made: Callable[[], Module], folder: str) -> str:
+        own = World.at(tmp_path / folder)
+        axes = {"fuel": 10**6, "memory": 1 << 20, "time": 10_000, "output": 100}
+        chain = forge.first(ROOT, PLANNER, read=(), write=(), hosts=(), **axes)
+        outcome = made().run(own.allow(own.ask(chain)))
+        return f"{outcome.status} {outcome.fuel_used}"
+
+    assert in_a_fork(lambda: use(lambda: module, "a")).startswith("SandboxError")
+    assert in_a_fork(lambda: use(lambda: Module(wat("empty")), "b")) == "ok 1"
+    said = use(lambda: module, "c")
+    assert said == "ok 1"
+    assert in_a_fork(lambda: use(lambda: module, "d")).startswith("SandboxError")
+    assert in_a_fork(lambda: use(lambda: Module(wat("empty")), "e")) == said
+
+
+def test_a_fork_while_others_compile() -> None:
+    """What another thread has locked does not hang the child: it compiles, or it refuses."""
+    if sys.platform == "darwin":
+        pytest.skip("forking with threads is not supported here")
+    going, done = threading.Event(), threading.Event()
+    spin = wat("spin")
+
+    def other(mark: int) -> bytes:
+        """The same program in other bytes: a section that says nothing."""
+        return spin + bytes([0, 6, 1, 0x78]) + mark.to_bytes(4, "big")
+
+    def work(at: int) -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            Module(other(at << 20 | number))
+            going.set()
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(3)]
+    for thread in threads:
+        thread.start()
+    going.wait()
+    for number in range(8):
+        wasm = other(9 << 20 | number)
+
+        def compiled(wasm: bytes = wasm) -> str:
+            signal.alarm(60)
+            try:
+                return Module(wasm).sha256.hex()
+            except SandboxError as error:
+                return str(error)
+
+        said = in_a_fork(compiled)
+        assert said == sha256(wasm).hexdigest() or "was forked" in said
+    done.set()
+    for thread in threads:
+        thread.join()
 
 
 def test_an_open_permit_in_a_forked_child(world: World) -> None:

@@ -24,7 +24,9 @@ fn engine(_held: Python<'_>) -> std::result::Result<Engine, SandboxError> {
         Some((owner, engine)) if *owner == process => Ok(engine.clone()),
         _ => {
             let fresh = Engine::new()?;
-            *engine = Some((process, fresh.clone()));
+            let old = engine.replace((process, fresh.clone()));
+            // The parent's, if there is one: its threads are not here to be stopped.
+            std::mem::forget(old);
             Ok(fresh)
         }
     }

@@ -1,6 +1,6 @@
 //! One engine per process: the compiler's settings, the linker and the clock that stops runs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -70,8 +70,10 @@ impl Engine {
     /// An engine with nothing loaded.
     ///
     /// # Errors
-    /// [`SandboxError::Internal`] when the machine cannot run compiled WebAssembly.
+    /// [`SandboxError::Internal`] when the machine cannot run compiled WebAssembly;
+    /// [`SandboxError::Forked`] in a child that was forked while its parent was compiling.
     pub fn new() -> Result<Self, SandboxError> {
+        Loading::settle()?;
         let wasm = wasmtime::Engine::new(&config()).map_err(SandboxError::internal)?;
         let linker = wasi::linker(&wasm).map_err(SandboxError::internal)?;
         Ok(Self(Arc::new(Inner {
@@ -102,6 +104,7 @@ impl Engine {
         expect_sha256: Option<[u8; 32]>,
     ) -> Result<Module, SandboxError> {
         self.0.here()?;
+        let _loading = Loading::begin();
         if bytes.len() > MODULE_BYTES {
             return Err(too_big("bytes", bytes.len(), MODULE_BYTES));
         }
@@ -151,6 +154,36 @@ impl Engine {
         let image = module.image_range();
         let size = image.end.addr().saturating_sub(image.start.addr());
         Ok((Module { ready, sha256 }, size))
+    }
+}
+
+/// A load under way in this process. What it has locked at a fork stays locked in the child for
+/// ever (wasmtime keeps one list of code for a process), so that child gets no engine.
+struct Loading;
+
+static LOADING: AtomicUsize = AtomicUsize::new(0);
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+impl Loading {
+    fn begin() -> Self {
+        LOADING.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+
+    /// Takes the process for ours, unless it is a child of one that was in the middle of a load.
+    fn settle() -> Result<(), SandboxError> {
+        let (here, owner) = (std::process::id(), PROCESS.load(Ordering::SeqCst));
+        if owner != here && LOADING.load(Ordering::SeqCst) > 0 {
+            return Err(SandboxError::Forked);
+        }
+        PROCESS.store(here, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        LOADING.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -274,6 +307,7 @@ impl Drop for Ticking<'_> {
     }
 }
 
+/// Nobody unwinds through a guest, and registering its frames takes a lock of the whole process.
 fn config() -> Config {
     let mut config = Config::new();
     config
@@ -282,6 +316,7 @@ fn config() -> Config {
         .concurrency_support(false)
         .consume_fuel(true)
         .epoch_interruption(true)
+        .native_unwind_info(false)
         .wasm_backtrace_max_frames(None);
     config
 }

@@ -45,8 +45,11 @@ pub enum SandboxError {
     /// An argument or environment variable that cannot be passed, or a limit of the wrong shape.
     #[error("{0}")]
     Input(String),
-    /// The engine was made in another process (before a fork); its threads are not here.
-    #[error("this engine belongs to another process; make a new one after a fork")]
+    /// The engine was made in another process (before a fork), or in the middle of a load there.
+    #[error(
+        "compiled code belongs to the process that was forked; load it again, or start a new \
+         process where that one was compiling"
+    )]
     Forked,
     /// A fault of the sandbox.
     #[error("the sandbox failed: {0}")]

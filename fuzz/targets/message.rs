@@ -53,7 +53,7 @@ fn same_answer(one: &Result<Verified>, other: &Result<Verified>) {
 
 fn decide(guard: &Guard, verified: &Verified) {
     let mut state = State::default();
-    let Ruling::Logged(lines, verdict) = guard.rule(verified, &state, NOW) else {
+    let Ruling::Logged(lines, verdict, _) = guard.rule(verified, &state, NOW) else {
         panic!("a verified message is not fresh for an empty state");
     };
     if verdict.is_ok() {

@@ -276,7 +276,7 @@ def test_a_rate_does_not_start_anew_by_a_clock_that_goes_back(tmp_path: Path) ->
 
 
 def test_a_rate_under_a_clock_that_swings_within_the_skew(tmp_path: Path) -> None:
-    """Half an hour of swings of a minute: never more than the limit in a minute of the log's time."""
+    """Half an hour of swings: never more than the limit in any minute of the log's time."""
     jumpy = Jumpy(tmp_path / "log", rules=SLOW)
     for step in range(300):
         jumpy.fresh(NOW + 6 * step - (step * 37 % 61))

@@ -171,11 +171,12 @@ class Campaign:
             time.sleep(r.uniform(0.0, 0.3))
             return
         wanted = r.randrange(2 * self.mean) if mode == "words" else 4 * self.mean
-        heard, segments = 0, self.segments()
+        heard, folder = 0, self.folder / "seg"
+        listed = folder.stat().st_mtime_ns if folder.exists() else 0
         with words.open("rb") as file:
             while heard <= wanted and process.poll() is None:
                 heard += file.read().count(b"\n")
-                if mode == "rotation" and heard and self.segments() > segments:
+                if mode == "rotation" and heard > 1 and folder.stat().st_mtime_ns != listed:
                     break
                 assert time.monotonic() < end, "it neither works nor ends"
                 time.sleep(0.0003)

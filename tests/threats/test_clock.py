@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 import forge
 from forge import NOW, Claim, Field
+from moat import Policy
+from moat._native import Gate, verify_log
 from moat.errors import Denied
-from threats.world import MALLORY, ROOT, WORKER, World
+from threats.world import GATE, MALLORY, ROOT, WORKER, Clock, World, agent, identity
 
 DAY = 86_400
+YEAR = 365 * DAY
+SLOW = b'[{"name":"slow","rate":{"limit":3,"window":60},"then":"throttle"}]'
 
 
 def test_a_clock_within_the_skew_of_the_log(world: World) -> None:
@@ -145,3 +152,146 @@ def test_a_permit_by_a_clock_behind_the_log(world: World) -> None:
     world.allow(world.ask())
     with world.allow(world.ask(now=NOW - 20, lifetime=120), now=NOW - 40):
         pass
+
+
+# --- jumps while segments begin and rates are counted ---
+
+
+class Jumpy:
+    """A gate with tiny segments and one rule: three messages in a minute by anybody."""
+
+    def __init__(self, folder: Path, *, rules: bytes = b"[]") -> None:
+        self.folder, self.rules, self.clock = folder, rules, Clock()
+        self.chain = forge.first(ROOT, WORKER, nbf=0, iat=0, exp=NOW + 30 * YEAR)
+        self.open()
+
+    def open(self) -> None:
+        """Open and arm once: rules that are not named for a moment start anew."""
+        self.gate = Gate.open(
+            self.folder, identity(GATE), anchor=None, clock=self.clock, segment_bytes=2048
+        )
+        self.gate.arm(policy=Policy.CHAIN_ONLY, roots=[agent(ROOT)], operators=[], rules=self.rules)
+
+    def ask(self, chain: forge.Chain | None = None, **more: object) -> bytes:
+        stream = forge.key("stream").public[:16]
+        return forge.message(
+            chain or self.chain,
+            GATE.public,
+            **({"stream": stream, "number": len(self.gate)} | more),
+        )
+
+    def decide(self, wire: bytes, now: int) -> str | None:
+        self.clock.now = now
+        return self.gate.decide(wire).reason
+
+    def fresh(self, now: int) -> str | None:
+        """The answer to a new message of this moment."""
+        return self.decide(self.ask(now=now, lifetime=180), now)
+
+    def fill(self, now: int) -> None:
+        """Go on until a new segment has begun."""
+        before = self.segments()
+        while self.segments() == before:
+            assert self.fresh(now) is None
+            assert len(self.gate) < 5000
+
+    def segments(self) -> int:
+        return len(list(self.folder.glob("seg/*.jsonl")))
+
+    def end(self) -> None:
+        """No line is older than the one before it, and every snapshot is right."""
+        times = [json.loads(self.gate.read(at))["t"] for at in range(len(self.gate))]
+        assert times == sorted(times)
+        self.gate.close()
+        verify_log(self.folder, agent(GATE))
+
+
+@pytest.mark.parametrize("back", [1, 30, 60])
+def test_a_clock_that_goes_back_within_the_skew_while_segments_begin(
+    tmp_path: Path, back: int
+) -> None:
+    """What was used, stale or withdrawn as a segment began is so behind it, too."""
+    jumpy = Jumpy(tmp_path / "log")
+    used = jumpy.ask(stream=bytes(16), lifetime=120)
+    held = jumpy.ask(stream=b"h" * 16, lifetime=40)
+    assert jumpy.decide(used, NOW) is None
+    jumpy.gate.control(forge.control(ROOT, "suspend", MALLORY, GATE.public))
+    for turn in range(4):
+        jumpy.fill(NOW + 60)
+        jumpy.fill(NOW + 60 - back)
+        if turn % 2:
+            jumpy.gate.close()
+            jumpy.open()
+        assert jumpy.decide(used, NOW + 60 - back) == "replayed"
+        assert jumpy.decide(held, NOW + 60 - back) == "stale"
+        assert jumpy.gate.is_suspended(agent(MALLORY))
+    assert jumpy.segments() > 8
+    jumpy.end()
+
+
+@pytest.mark.parametrize("far", [2 * DAY, YEAR, 20 * YEAR])
+def test_a_clock_that_jumps_far_ahead_as_a_segment_begins_and_back(
+    tmp_path: Path, far: int
+) -> None:
+    """The snapshot is of the far day, and the day before it does not come alive again."""
+    jumpy = Jumpy(tmp_path / "log")
+    used, held = jumpy.ask(stream=bytes(16)), jumpy.ask(stream=b"h" * 16)
+    short = forge.first(ROOT, WORKER, nbf=0, iat=0, exp=NOW + DAY)
+    assert jumpy.decide(used, NOW) is None
+    assert jumpy.decide(jumpy.ask(short), NOW) is None
+    jumpy.gate.control(forge.control(ROOT, "revoke", MALLORY, GATE.public))
+    jumpy.fill(NOW + far)
+    for again in (False, True):
+        if again:
+            jumpy.gate.close()
+            jumpy.clock.now = NOW
+            jumpy.open()
+        for now in (NOW, NOW + 59, NOW + far - 61):
+            assert jumpy.fresh(now) == "clock_behind"
+            assert {jumpy.decide(wire, now) for wire in (used, held)} <= {"clock_behind", "stale"}
+        assert jumpy.decide(jumpy.ask(short, now=NOW + far), NOW + far) == "expired"
+        assert jumpy.gate.is_revoked(agent(MALLORY))
+        jumpy.fill(NOW + far)
+    jumpy.end()
+
+
+def test_a_rate_does_not_start_anew_by_a_clock_that_goes_back(tmp_path: Path) -> None:
+    """Seconds, minutes or hours, once or again and again, over a restart or not."""
+    jumpy = Jumpy(tmp_path / "log", rules=SLOW)
+    assert [jumpy.fresh(NOW) for _ in range(4)] == [None, None, None, "throttled"]
+    for back in (1, 30, 60):
+        assert jumpy.fresh(NOW - back) == "throttled"
+    for back in (61, 3600, DAY):
+        assert jumpy.fresh(NOW - back) == "clock_behind"
+    assert jumpy.fresh(NOW) == "throttled"
+    jumpy.gate.close()
+    jumpy.clock.now = NOW - 50
+    jumpy.open()
+    assert jumpy.fresh(NOW - 50) == "throttled"
+    assert jumpy.fresh(NOW) == "throttled"
+    # The minute passes by the log's time, and no sooner.
+    assert jumpy.fresh(NOW + 30) == "throttled"
+    assert jumpy.fresh(NOW + 180) is None
+    jumpy.end()
+
+
+def test_a_rate_under_a_clock_that_swings_within_the_skew(tmp_path: Path) -> None:
+    """Half an hour of swings: never more than the limit in any minute of the log's time."""
+    jumpy = Jumpy(tmp_path / "log", rules=SLOW)
+    for step in range(300):
+        jumpy.fresh(NOW + 6 * step - (step * 37 % 61))
+    entries = [json.loads(jumpy.gate.read(at)) for at in range(len(jumpy.gate))]
+    allowed = [e["t"] for e in entries if e["kind"] == "decision" and e["body"]["allow"]]
+    assert len(allowed) > 30
+    assert all(later - first >= 60 for first, later in zip(allowed, allowed[3:], strict=False))
+    jumpy.end()
+
+
+def test_a_rate_over_a_clock_that_jumped_a_year_and_came_back(tmp_path: Path) -> None:
+    """The year has passed, for the rate as for all else; it does not pass twice."""
+    jumpy = Jumpy(tmp_path / "log", rules=SLOW)
+    assert [jumpy.fresh(NOW) for _ in range(4)][-1] == "throttled"
+    assert [jumpy.fresh(NOW + YEAR) for _ in range(4)] == [None, None, None, "throttled"]
+    assert [jumpy.fresh(NOW) for _ in range(4)] == ["clock_behind"] * 4
+    assert jumpy.fresh(NOW + YEAR) == "throttled"
+    jumpy.end()

@@ -399,3 +399,62 @@ fn a_line_that_contradicts_the_log_is_refused() {
     state.apply(0, NOW, LinkSeen::KIND, &seen(&one).to_body().unwrap()).unwrap();
     assert!(state.has_seen(&one.id()) && !state.has_seen(&other.id()));
 }
+
+/// A registration of `who(key)`, in place of `who(previous)`, under one name.
+fn registration(key: u8, previous: Option<u8>) -> Registration {
+    Registration {
+        role: crate::registration::Role::Agent,
+        name: "clerk".to_owned(),
+        gate: who(99).id(),
+        key: who(key).id(),
+        previous: previous.map(|key| who(key).id()),
+        nonce: [0; 16],
+        issued: NOW,
+        expires: NOW + 60,
+    }
+}
+
+#[test]
+fn a_registration_hands_on_nothing_that_was_withdrawn() {
+    for verb in [Verb::Revoke, Verb::Suspend] {
+        let (mut state, _) = delegated();
+        assert_eq!(state.check_registration(&registration(4, None)), Ok(()));
+        state.registry.apply(&registration(4, None), NOW).unwrap();
+        assert_eq!(state.check_registration(&registration(5, Some(4))), Ok(()));
+        for withdrawn in [4, 5] {
+            let mut state = state.clone();
+            take_up(&mut state, 4, &says(0, verb, agent(withdrawn), 1));
+            let refused = state.check_registration(&registration(5, Some(4))).unwrap_err();
+            assert_eq!(refused.reason, Reason::NoStanding, "{verb:?} {withdrawn}");
+        }
+    }
+}
+
+#[test]
+fn a_suspension_of_one_key_is_one_of_the_agent() {
+    let (mut state, _) = delegated();
+    state.registry.apply(&registration(4, None), NOW).unwrap();
+    state.registry.apply(&registration(5, Some(4)), NOW).unwrap();
+    assert!(!state.is_suspended(&agent(4)) && !state.is_suspended(&agent(5)));
+    take_up(&mut state, 4, &says(0, Verb::Suspend, agent(5), 1));
+    assert!(state.is_suspended(&agent(4)) && state.is_suspended(&agent(5)));
+    assert!(!state.is_suspended(&agent(2)));
+    let reached = state.check_withdrawn(&token(&[&link(0, 4, None, 100)]));
+    assert_eq!(reached.unwrap_err().reason, Reason::Suspended);
+}
+
+#[test]
+fn time_only_goes_forward_and_the_last_rules_are_told() {
+    let mut state = State::default();
+    assert_eq!((state.advance(NOW), state.time()), (NOW, NOW));
+    assert_eq!((state.advance(NOW - 1), state.time()), (NOW, NOW));
+    assert!(state.rules().is_none());
+    let rules = Rules {
+        policy: "chain_only".to_owned(),
+        roots: vec![who(0).id().to_string()],
+        operators: Vec::new(),
+        monitor: Vec::new(),
+    };
+    state.apply(0, NOW, Rules::KIND, &rules.to_body().unwrap()).unwrap();
+    assert_eq!(state.rules(), Some(&rules));
+}

@@ -435,10 +435,20 @@ fn a_suspension_of_one_key_is_one_of_the_agent() {
     let (mut state, _) = delegated();
     state.registry.apply(&registration(4, None), NOW).unwrap();
     state.registry.apply(&registration(5, Some(4)), NOW).unwrap();
+    let given = link(0, 5, None, 100);
+    state.apply(4, NOW, LinkSeen::KIND, &seen(&given).to_body().unwrap()).unwrap();
+    for key in [4, 5] {
+        let own = says(key, Verb::Revoke, agent(key), 2);
+        assert_eq!(standing(&state, &own), Some(Scope::Gate));
+    }
     assert!(!state.is_suspended(&agent(4)) && !state.is_suspended(&agent(5)));
-    take_up(&mut state, 4, &says(0, Verb::Suspend, agent(5), 1));
+    take_up(&mut state, 5, &says(0, Verb::Suspend, agent(5), 1));
     assert!(state.is_suspended(&agent(4)) && state.is_suspended(&agent(5)));
     assert!(!state.is_suspended(&agent(2)));
+    for key in [4, 5] {
+        let own = says(key, Verb::Revoke, agent(key), 2);
+        assert_eq!(standing(&state, &own), None, "nor does another key of it have standing");
+    }
     let reached = state.check_withdrawn(&token(&[&link(0, 4, None, 100)]));
     assert_eq!(reached.unwrap_err().reason, Reason::Suspended);
 }
@@ -457,4 +467,15 @@ fn time_only_goes_forward_and_the_last_rules_are_told() {
     };
     state.apply(0, NOW, Rules::KIND, &rules.to_body().unwrap()).unwrap();
     assert_eq!(state.rules(), Some(&rules));
+}
+
+#[test]
+fn a_decision_counts_once_for_each_agent_of_its_chain() {
+    let (mut state, _) = delegated();
+    state.registry.apply(&registration(2, None), NOW).unwrap();
+    let holders = [1, 2, 3, 2].map(|n| who(n).id());
+    let counted: Vec<_> =
+        state.subjects(holders.iter()).into_iter().map(|it| (it.agent, it.lasting)).collect();
+    let expected = [(1, true), (2, true), (3, false)].map(|(n, lasting)| (who(n).id(), lasting));
+    assert_eq!(counted, expected, "the first and the registered are remembered for good");
 }

@@ -210,3 +210,28 @@ fn the_bytes_of_a_link_are_bounded_when_signed_and_when_read() {
     let over = vec![0; limits::LINK_BYTES + 1];
     assert_eq!(Link::decode(&over).unwrap_err().reason, Reason::TooLarge);
 }
+
+#[test]
+fn the_bytes_of_a_chain_are_bounded_when_built_and_when_read() {
+    let of = |size: usize| {
+        let mut all = (1..490).map_while(|last| long_link(last).ok());
+        all.find(|link| link.as_bytes().len() == size).unwrap()
+    };
+    // A header of one byte for the chain and of three for each link.
+    let rest = limits::CHAIN_BYTES - 1 - 8 * 3 - 7 * limits::LINK_BYTES;
+    let chain = |last: Link| {
+        let mut links = vec![of(limits::LINK_BYTES); 7];
+        links.push(last);
+        Token::from_links(links)
+    };
+    let largest = chain(of(rest)).unwrap();
+    assert_eq!(largest.as_bytes().len(), limits::CHAIN_BYTES);
+    assert_eq!(Token::decode(largest.as_bytes()).unwrap(), largest);
+    for over in [rest + 1, rest + 2] {
+        assert_eq!(chain(of(over)).unwrap_err().reason, Reason::TooLarge);
+    }
+    let over = vec![0; limits::CHAIN_BYTES + 2];
+    for over in [&over[1..], &over[..]] {
+        assert_eq!(Token::decode(over).unwrap_err().reason, Reason::TooLarge);
+    }
+}

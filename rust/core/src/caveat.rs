@@ -383,3 +383,6 @@ fn more(axis: Axis, child: u64, parent: u64) -> Error {
 fn too_many(what: &str, count: usize, most: usize) -> Error {
     Error::new(Reason::TooLarge, format!("{count} {what}, at most {most}"))
 }
+
+#[cfg(test)]
+mod tests;

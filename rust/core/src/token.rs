@@ -284,3 +284,6 @@ fn encode(links: &[Link]) -> Vec<u8> {
 fn too_large(what: &str, size: usize, most: usize) -> Error {
     Error::new(Reason::TooLarge, format!("{what} has {size} bytes, at most {most}"))
 }
+
+#[cfg(test)]
+mod tests;

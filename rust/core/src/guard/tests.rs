@@ -198,3 +198,71 @@ fn a_clock_behind_the_log_denies_and_never_revives_what_is_stale() {
     let Ruling::Counted(error) = guard.rule(&verified, &state, NOW) else { unreachable!() };
     assert_eq!(error.reason, Reason::ClockBehind);
 }
+
+/// A good message, its guard, and what the guard verified.
+fn verified() -> (Guard, Verified) {
+    let token = chain(vec![terms(vec![grant("tool://a", &["call"], Args::Any)], vec![])]);
+    let guard = guard();
+    let verified = guard.verify(&seal(&token, "call", "tool://a", b"{}"), NOW).unwrap();
+    (guard, verified)
+}
+
+#[test]
+fn a_message_that_counts_on_another_policy_is_refused() {
+    let token = chain(vec![terms(vec![grant("tool://a", &["call"], Args::Any)], vec![])]);
+    let wire = seal(&token, "call", "tool://a", b"{}");
+    let other = Guard { policy_hash: [1; 32], ..guard() };
+    assert_eq!(rule(&other, &wire).unwrap_err().reason, Reason::PolicyMismatch);
+    assert_eq!(rule(&guard(), &wire), Ok(()));
+}
+
+#[test]
+fn the_log_gets_the_decision_and_the_links_that_it_does_not_have() {
+    let (guard, verified) = verified();
+    let mut state = State::default();
+    let Ruling::Logged(lines, Ok(()), _) = guard.rule(&verified, &state, NOW) else {
+        unreachable!()
+    };
+    let kinds: Vec<_> = lines.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [LinkSeen::KIND, Decision::KIND]);
+    let made = Decision::from_body(&lines[1].1).unwrap();
+    assert!(made.allow);
+    assert_eq!(made.recipient, "gate");
+    state.apply(0, NOW, lines[0].0, &lines[0].1).unwrap();
+    let Ruling::Logged(again, Ok(()), _) = guard.rule(&verified, &state, NOW) else {
+        unreachable!()
+    };
+    assert_eq!(again, lines[1..]);
+    state.apply(1, NOW, lines[1].0, &lines[1].1).unwrap();
+    let Ruling::Counted(error) = guard.rule(&verified, &state, NOW) else { unreachable!() };
+    assert_eq!(error.reason, Reason::Replayed);
+}
+
+#[test]
+fn the_second_that_counts_is_the_later_one_within_the_skew() {
+    let mut state = State::default();
+    state.advance(NOW);
+    assert_eq!(effective(&state, NOW + 1), Ok(NOW + 1));
+    assert_eq!(effective(&state, NOW - 60), Ok(NOW));
+    assert_eq!(effective(&state, NOW - 61).unwrap_err().reason, Reason::ClockBehind);
+}
+
+#[test]
+fn a_full_generation_makes_room_and_what_is_used_stays() {
+    let (guard, verified) = verified();
+    let chain = verified.chain();
+    let key = |n: usize| sha256(&n.to_be_bytes());
+    let cache = Cache::default();
+    (0..1024).for_each(|n| cache.put(key(n), Arc::clone(chain), 1));
+    cache.put(key(1024), Arc::clone(chain), 1);
+    assert!(cache.get(&key(0)).is_some(), "of the old generation, and young again");
+    (2000..3023).for_each(|n| cache.put(key(n), Arc::clone(chain), 1));
+    assert!(cache.get(&key(0)).is_some());
+    assert!(cache.get(&key(1)).is_none(), "two generations ago");
+    let (half, large) = (4 * 1024 * 1024, Cache::default());
+    (0..4).for_each(|n| large.put(key(n), Arc::clone(chain), half));
+    large.put(key(4), Arc::clone(chain), 1);
+    assert!(large.get(&key(0)).is_none() && large.get(&key(1)).is_none());
+    assert!(large.get(&key(2)).is_some() && large.get(&key(4)).is_some());
+    drop(guard);
+}

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     Value = Callable[[int, int], int]
 
-pytestmark = pytest.mark.xdist_group("real guests")
-"""On one worker: CPython takes ten seconds to compile, once in a process."""
-
 HERE = Path(__file__).resolve().parent / "guests"
 PROBLEMS = HERE / "smt"
 SAT, UNSAT = 10, 20

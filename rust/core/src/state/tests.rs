@@ -449,8 +449,10 @@ fn a_suspension_of_one_key_is_one_of_the_agent() {
         let own = says(key, Verb::Revoke, agent(key), 2);
         assert_eq!(standing(&state, &own), None, "nor does another key of it have standing");
     }
-    let reached = state.check_withdrawn(&token(&[&link(0, 4, None, 100)]));
-    assert_eq!(reached.unwrap_err().reason, Reason::Suspended);
+    for link in [link(0, 4, None, 100), given] {
+        let reached = state.check_withdrawn(&token(&[&link]));
+        assert_eq!(reached.unwrap_err().reason, Reason::Suspended);
+    }
 }
 
 #[test]
@@ -478,4 +480,15 @@ fn a_decision_counts_once_for_each_agent_of_its_chain() {
         state.subjects(holders.iter()).into_iter().map(|it| (it.agent, it.lasting)).collect();
     let expected = [(1, true), (2, true), (3, false)].map(|(n, lasting)| (who(n).id(), lasting));
     assert_eq!(counted, expected, "the first and the registered are remembered for good");
+}
+
+#[test]
+fn what_is_withdrawn_is_withdrawn_in_the_state_that_comes_back() {
+    let (mut state, [one, two, ..]) = delegated();
+    take_up(&mut state, 4, &says(1, Verb::Suspend, agent(2), 1));
+    take_up(&mut state, 5, &says(0, Verb::Revoke, Target::Link(one.id()), 2));
+    let state = again(&state);
+    assert!(state.is_suspended(&agent(2)) && state.is_revoked(&Target::Link(one.id())));
+    assert!(state.check_withdrawn(&token(&[&one, &two])).is_err());
+    assert_eq!(standing(&state, &says(1, Verb::Resume, agent(2), 3)), Some(Scope::Given));
 }

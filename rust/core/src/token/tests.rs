@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
-use crate::caveat::{Actions, Args, Grant, Terms};
+use crate::caveat::{Actions, Args, Denial, Grant, Terms};
 use crate::pattern::{Pattern, Resource};
 
 const NOW: u64 = 1_800_000_000;
@@ -234,4 +234,27 @@ fn the_bytes_of_a_chain_are_bounded_when_built_and_when_read() {
     for over in [&over[1..], &over[..]] {
         assert_eq!(Token::decode(over).unwrap_err().reason, Reason::TooLarge);
     }
+}
+
+#[test]
+fn every_kind_of_caveat_reads_back_as_it_was_written() {
+    let patterns = |text: &str| vec![Pattern::parse(text).unwrap()];
+    let Grant { resource, actions, .. } = grant("tool://a/x");
+    let terms = Terms {
+        allow: vec![Grant { args: Args::Empty, ..grant("tool://a/**") }, grant("tool://b")],
+        deny: vec![Denial { resource, actions }],
+        limits: Limits {
+            fuel: 1,
+            memory: 2,
+            time_ms: 3,
+            output: 4,
+            hosts: patterns("https://a.example"),
+            read: patterns("file:///r/**"),
+            write: patterns("file:///w/**"),
+        },
+        audience: Some(who(9).id()),
+        ..terms(3)
+    };
+    let token = first_only(|it| it.caveats = Caveats::new(terms).unwrap());
+    assert_eq!(Token::decode(token.as_bytes()).unwrap(), token);
 }

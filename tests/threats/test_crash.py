@@ -25,7 +25,7 @@ def place() -> Iterator[Path]:
 
 def test_a_gate_that_is_killed_keeps_every_word_that_it_gave(place: Path) -> None:
     """Entries, replay marks, withdrawals, names and open effects; snapshots on the way."""
-    campaign = Campaign(place / "log", place / "anchor", seed=1, mean=100)
+    campaign = Campaign(place / "log", place / "anchor", seed=1, mean=60)
     for _ in range(KILLS):
         campaign.kill(verify=campaign.lives % 10 == 9)
     assert campaign.verify().entries == campaign.model.size

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use minicbor::{Decoder, Encoder};
 use moat_core::guard::{Guard, Line, Setup};
-use moat_core::monitor::Rules;
 use moat_core::key::{AgentId, Hash256, Identity, sha256};
+use moat_core::monitor::Rules;
 use moat_core::policy::Policy;
 use moat_core::state::State;
 use moat_core::token::Token;

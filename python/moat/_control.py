@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from moat import _files
+from moat._native import REASONS
 from moat.errors import AuditUnavailable, Denied, MoatError
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class ControlFolder:
             if reason == "wrong_gate":
                 self._leave(name)
                 return False
+            if REASONS.get(reason, "gate") == "gate":
+                return False  # the gate's own trouble: a revocation is not lost for it
             # What counted before, or was taken up by a look that was cut short, is no refusal.
             if reason != "replayed":
                 self._refuse(folder, name, refusal, reason)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -403,7 +404,7 @@ def protected(folder: Path) -> list[Path]:
 
 def _monitor(folder: Path, on_alert: Callable[[Alert], object] | None) -> Monitor:
     """Take the rules of a state folder: whoever opens its gate enforces the same ones."""
-    if not (folder / RULES).exists():
+    if not os.path.lexists(folder / RULES):  # a link that leads nowhere is no leave to go without
         return Monitor(on_alert=on_alert)
     return Monitor.load(folder / RULES, on_alert=on_alert)
 

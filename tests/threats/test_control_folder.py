@@ -235,6 +235,19 @@ def test_a_gate_whose_log_is_gone_leaves_the_statement(place: Place) -> None:
     assert place.names() == [name]
 
 
+def test_a_gate_in_trouble_of_its_own_loses_no_revocation(place: Place) -> None:
+    """Its clock is behind the log for a while: the statement waits until it is not."""
+    world, late = place.world, NOW + 3_000
+    world.allow(world.ask(forge.first(ROOT, RIVAL), now=late), now=late)
+    name = place.drop(world.control(ROOT, "revoke", PLANNER, now=late - 50))
+    with world.growing_by():
+        assert place.folder.take(lambda said, _: world.gate.control(said, now=late - 70)) == 0
+    assert place.names() == [name]
+    assert place.folder.refusal(name) is None
+    assert place.folder.take(lambda said, _: world.gate.control(said, now=late)) == 1
+    assert world.gate.is_revoked(agent(PLANNER))
+
+
 def test_a_registration_dropped_as_a_control_statement(place: Place) -> None:
     """The two kinds are not mixed up, whatever the file is called."""
     statement = place.world.control(ROOT, "revoke", PLANNER)

@@ -109,6 +109,23 @@ def test_a_running_guest_is_stopped(world: World, guest: str, verb: str) -> None
     assert (body["decision"], body["status"]) == (permit.entry, "interrupted")
 
 
+def test_a_second_run_of_the_same_permit_takes_no_watch_away(world: World) -> None:
+    """It is refused, and the guest that runs is still stopped when trust is withdrawn."""
+    permit = permitted(world, fuel=PLENTY, time=60_000)
+    ended: list[SandboxOutcome] = []
+    module = Module(wat("spin"))
+    thread = threading.Thread(target=lambda: ended.append(module.run(permit)))
+    thread.start()
+    while not permit.is_open:
+        assert thread.is_alive()
+    with pytest.raises(Denied) as denied:
+        module.run(permit)
+    assert denied.value.reason == "permit_spent"
+    world.gate.control(world.control(ROOT, "revoke", WORKER), now=NOW)
+    thread.join(timeout=30)
+    assert [outcome.status for outcome in ended] == ["interrupted"]
+
+
 def test_other_guests_run_on(world: World) -> None:
     """What is withdrawn from one agent stops no other agent's code."""
     permit = permitted(world, fuel=PLENTY, time=400)

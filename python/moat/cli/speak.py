@@ -46,7 +46,7 @@ def say(
             gate = KeyStore(app.state / "gates" / name / "key").public(name)
             answer["id"] = str(gate)
             answer |= _tell(app, name, sign(gate), kind)
-        except (CommandError, MoatError) as error:
+        except (CommandError, MoatError, OSError) as error:
             made = failure.of(error)
             answer["error"] = {"code": made.code, "message": made.message}
             failed = failed or made
@@ -64,6 +64,8 @@ def gates(app: App) -> list[str]:
     unknown = next((name for name in app.gates if name not in known), None)
     if unknown is not None:
         fail("no_gate", f"there is no gate `{unknown}` here", "`moat identity show` lists them")
+    if not known:
+        fail("no_gate", f"there is no gate in `{app.state}`", "nobody was told; restore the folder")
     return list(app.gates) or known
 
 

@@ -100,10 +100,11 @@ impl Module {
         permit.check_code(py, &self.module.sha256())?;
         let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
+        // Opened first: a second try with the same permit ends here, and takes no watch away.
+        permit.open(py)?;
         let interrupt = Interrupt::new();
         let withdrawn = interrupt.clone();
         let watch = permit.watch(move || withdrawn.interrupt());
-        permit.open(py)?;
         let run = || self.engine.run(&self.module, &bounds, &input, Some(&interrupt));
         let ran = py.detach(run);
         drop(watch);

@@ -156,6 +156,18 @@ impl State {
         self.streams.check(at)
     }
 
+    /// Refuses a chain with links that were not seen before, where there is no room for them.
+    pub fn check_room(&self, token: &Token) -> Result<()> {
+        let links = token.links();
+        let Some(first) = links.first() else { return Ok(()) };
+        let principal = &first.claims().holder;
+        // Nearly always there is room for all of them, seen or not.
+        self.links.check(principal, links.len()).or_else(|_| {
+            let new = links.iter().filter(|link| !self.has_seen(&link.id())).count();
+            self.links.check(principal, new)
+        })
+    }
+
     /// What the monitor says to a request that is otherwise allowed or not, and what to log then.
     /// `holders` are those of its chain, the first link's first.
     pub fn check_monitor(

@@ -185,6 +185,17 @@ def test_a_rule_file_that_others_can_write_is_not_read(tmp_path: Path) -> None:
         Monitor.load(file)
 
 
+def test_rules_that_a_link_leads_away_from_are_not_no_rules(tmp_path: Path) -> None:
+    """A state folder whose `rules.toml` leads nowhere does not open as one that has none."""
+    state = tmp_path / "state"
+    Moat.init(state, anchor=None).close()
+    (state / "rules.toml").symlink_to(tmp_path / "moved")
+    with pytest.raises(MoatError, match=r"rules\.toml"):
+        Moat.open(state, anchor=None)
+    (state / "rules.toml").unlink()
+    Moat.open(state, anchor=None).close()
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -201,6 +212,19 @@ def test_a_rule_file_that_others_can_write_is_not_read(tmp_path: Path) -> None:
 def test_a_rule_that_is_not_understood_arms_no_gate(tmp_path: Path, rule: dict[str, Any]) -> None:
     with pytest.raises(MalformedInput):
         World.at(tmp_path / "log", [rule])
+
+
+def test_rules_too_long_for_any_snapshot_arm_no_gate(tmp_path: Path) -> None:
+    """A line would hold them, a segment could not begin with them, and the log would end there."""
+    state, many = tmp_path / "state", [agent(Key(f"operator{n}")) for n in range(900)]
+    with pytest.raises(MoatError, match="trust fewer keys"):
+        Moat.init(tmp_path / "too many", operators=many, anchor=None)
+    Moat.init(state, operators=many[:700], anchor=None).close()
+    with Moat.open(state, anchor=None, segment_bytes=1) as moat:
+        for key in many[:200]:
+            moat.suspend(key)
+    assert len(list(state.glob("gates/main/log/seg/*.jsonl"))) > 1
+    Moat.open(state, anchor=None).close()
 
 
 def test_a_callback_that_raises_or_listens_slowly_changes_no_answer(watch: Watch) -> None:

@@ -27,6 +27,7 @@ mod streams;
 mod withdrawn;
 
 use links::Links;
+pub use snapshot::check_rules;
 use streams::Streams;
 pub use withdrawn::Scope;
 use withdrawn::{Author, Withdrawals};

@@ -10,6 +10,7 @@ use crate::control::Target;
 use crate::entry::Rules;
 use crate::error::{Error, Reason, Result};
 use crate::key::AgentId;
+use crate::limits::{SNAPSHOT_ITEM_BYTES, TIME_MAX};
 use crate::{monitor, registry};
 
 /// Indices in one item.
@@ -70,6 +71,19 @@ enum Item {
     Monitor {
         of: monitor::Item,
     },
+}
+
+/// Refuses rules that no snapshot could hold: a log that says so could never begin a segment.
+pub fn check_rules(rules: &Rules) -> Result<()> {
+    let size = write(&Item::Rules(rules.clone()))?.len();
+    if size <= SNAPSHOT_ITEM_BYTES {
+        return Ok(());
+    }
+    let detail = format!(
+        "roots, operators and rules have {size} bytes as a line, at most {SNAPSHOT_ITEM_BYTES}; \
+         trust fewer keys or write fewer rules"
+    );
+    Err(Error::new(Reason::TooLarge, detail))
 }
 
 impl State {

@@ -128,6 +128,9 @@ impl State {
         let item: Item = serde_json::from_slice(item)
             .map_err(|error| Error::malformed(format!("a snapshot does not read: {error}")))?;
         match item {
+            Item::Time { time, .. } if time > TIME_MAX => {
+                return Err(Error::malformed("a snapshot is of a second that no line has"));
+            }
             Item::Time { time, lost } => {
                 (self.time, self.lost) = (time, lost);
                 self.monitor.advance(time);

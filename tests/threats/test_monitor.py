@@ -12,7 +12,7 @@ import pytest
 import forge
 import forge_registration as reg
 from forge import NOW, Chain, Key
-from moat import MalformedInput, MoatError, Policy
+from moat import Denied, MalformedInput, Moat, MoatError, Policy
 from moat.monitor import Alert, Monitor
 from threats.test_replay import at_once
 from threats.test_revocation import take
@@ -22,6 +22,7 @@ Watch = Callable[..., World]
 
 RATE = {"name": "rate", "rate": {"limit": 5, "window": 10}, "then": "throttle"}
 PAUSE = {"name": "pause", "rate": {"limit": 5, "window": 10}, "then": "suspend"}
+BUDGET = {"name": "budget", "cost": {"limit": 2}, "then": "throttle"}
 STEPS = {
     "name": "steps",
     "machine": {
@@ -93,6 +94,33 @@ def test_a_rotation_does_not_escape_a_rate(watch: Watch) -> None:
     world.gate.register(proof, now=NOW)
     answers += [asked(world, forge.first(ROOT, fresh)) for _ in range(5)]
     assert answers == ["ok"] * 5 + ["throttled"] * 5
+
+
+def test_a_counted_key_does_not_escape_by_taking_over_a_fresh_name(watch: Watch) -> None:
+    """It makes a name with a new key, and hands that to itself: whom it stands for would change."""
+    world, front = watch(BUDGET), Key("front")
+    mine = forge.first(ROOT, WORKER)
+    assert [asked(world, mine) for _ in range(3)] == ["ok", "ok", "throttled"]
+    world.gate.register(reg.registration("front", front, GATE.public), now=NOW)
+    proof = reg.registration("front", WORKER, GATE.public, previous=front)
+    with pytest.raises(Denied) as denied:
+        world.gate.register(proof, now=NOW)
+    assert denied.value.reason == "no_standing"
+    assert asked(world, mine) == "throttled"
+
+
+def test_a_delegator_gives_nobody_a_clean_slate(watch: Watch) -> None:
+    """An agent delegates to a key of its own and back, and has that pause and resume it."""
+    world, helper = watch(BUDGET), Key("helper")
+    mine = forge.first(ROOT, WORKER)
+    assert [asked(world, mine) for _ in range(3)] == ["ok", "ok", "throttled"]
+    assert asked(world, mine.then(helper).then(WORKER)) == "throttled"
+    take(world, helper, "suspend", WORKER)
+    take(world, helper, "resume", WORKER)
+    assert asked(world, mine) == "throttled"
+    take(world, ROOT, "suspend", WORKER)
+    take(world, ROOT, "resume", WORKER)
+    assert asked(world, mine) == "ok"
 
 
 def test_64_threads_against_one_limit(watch: Watch) -> None:

@@ -229,6 +229,12 @@ impl Monitor {
         }
     }
 
+    /// Whether anything is remembered of an agent.
+    #[must_use]
+    pub fn counts(&self, agent: &AgentId) -> bool {
+        self.table.get(agent).is_some()
+    }
+
     /// Starts anew for an agent, as one that is resumed does. Its ancestors' counts stand.
     pub fn reset(&mut self, agent: &AgentId) {
         self.table.remove(agent);

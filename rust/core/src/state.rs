@@ -120,7 +120,13 @@ impl State {
                 return Err(Error::new(Reason::NoStanding, detail));
             }
         }
-        self.registry.check(registration)
+        self.registry.check(registration)?;
+        // It would be counted anew, as whoever the name stands for.
+        if registration.previous.is_some() && self.monitor.counts(&registration.key) {
+            let detail = "the monitor counts the new key by itself; generate another one";
+            return Err(Error::new(Reason::NoStanding, detail));
+        }
+        Ok(())
     }
 
     /// The target under which an agent is suspended, whichever of its keys is named.
@@ -410,7 +416,8 @@ impl State {
             Verb::Resume => {
                 let person = self.person(&target);
                 self.suspended.lift(&person, &signer, scope);
-                if let (Target::Agent(agent), false) = (person, self.suspended.names(&person)) {
+                // A delegator takes back its own word and no count: whoever has two keys is one.
+                if let (Target::Agent(agent), Scope::Gate) = (person, scope) {
                     self.monitor.reset(&agent);
                 }
             }

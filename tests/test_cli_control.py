@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def test_every_gate_is_told_and_one_that_refuses_keeps_it_from_none(moat: Cli) -
         ]  # fmt: skip
         assert not running.is_suspended(running.identity("worker"))
     assert moat.error("suspend", "worker", "--gate", "fourth", code=ERROR)["code"] == "no_gate"
+
+
+def test_a_folder_without_gates_tells_nobody_and_says_so(moat: Cli) -> None:
+    shutil.rmtree(moat.state / "gates")
+    for verb in VERBS:
+        assert moat.error(verb, "worker", code=ERROR)["code"] == "no_gate"
+
+
+@pytest.mark.parametrize("harm", ["gone", "broken", "open to others"])
+def test_a_gates_bad_key_keeps_the_word_from_no_other_gate(moat: Cli, harm: str) -> None:
+    """It comes first by name; the one behind it runs, and hears of it."""
+    opened(moat, "broken").close()
+    key = moat.state / "gates" / "broken" / "key"
+    match harm:
+        case "gone":
+            shutil.rmtree(key)
+        case "broken":
+            (key / "broken.pub").write_text("not a key\n")
+        case "open to others":
+            (key / "broken.pub").chmod(0o666)
+    with opened(moat) as running:
+        found = moat.json("revoke", "worker", code=ERROR)["error"]
+        told = {one["name"]: one for one in found["gates"]}
+        assert set(told) == {"broken", "main"}
+        assert found["message"].startswith("gate `broken`: ")
+        assert told["broken"]["entry"] is None
+        assert told["main"]["via"] == "control"
+        assert running.is_revoked(running.identity("worker"))
+        taken_up(moat)
 
 
 def test_a_gate_that_does_not_answer_is_said_so(moat: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,8 +149,8 @@ class _Carrying:
         self._signer, self._roots = signer, roots
         self._begins, self._known = kept.begins, kept.known
         self._gate: Gate | None = None
-        self._open: dict[tuple[Withdrawal, str], str] = {}
-        """Withdrawals that stand and could not be taken up, and why."""
+        self._open: dict[tuple[Withdrawal, str], dict[str, str]] = {}
+        """Withdrawals that stand and could not be taken up: by whom, and why not."""
 
     def arm(self, gate: Gate, rules: dict[str, Any] | None) -> None:
         """Enforce what the log says was enforced."""
@@ -170,9 +170,10 @@ class _Carrying:
             case "control" if body["statement"] not in self._known:
                 self._control(entry["t"], body, full=full)
                 if vouched and body["verb"] in _UNDOES:
-                    self._open.pop((_UNDOES[body["verb"]], body["id"]), None)
+                    self._lifted(body)
             case "alert" if body["then"] == "suspend":
-                self._stands("suspend", body["agent"], f"the rule `{body['rule']}` did it")
+                rule = f"the rule `{body['rule']}`"
+                self._stands("suspend", body["agent"], rule, f"{rule} did it")
             case "agent":
                 self._register(entry["t"], body, full=full)
             case "rules" if full and self._gate is not None:
@@ -186,7 +187,7 @@ class _Carrying:
             return
         why = self._taken(lambda gate: gate.control(_bytes(body["statement"]), now=at))
         if why is not None and verb in _WITHDRAWS:
-            self._stands(verb, body["id"], why)
+            self._stands(verb, body["id"], body["signer"], why)
 
     def _register(self, at: int, body: dict[str, Any], *, full: bool) -> None:
         why = "it is not signed by the gate" if not full else self._taken(
@@ -200,11 +201,21 @@ class _Carrying:
         for one in body["items"]:
             if one.get("is") == "withdrawn":
                 target = one.get("agent") or one["link"]
-                self._stands(one["verb"], target, "only a snapshot says so")
+                self._stands(one["verb"], target, _author(one), "only a snapshot says so")
 
-    def _stands(self, verb: str, target: str, why: str) -> None:
+    def _stands(self, verb: str, target: str, by: str, why: str) -> None:
         _target(target)  # or it would not be one that can be said again
-        self._open[_WITHDRAWS[verb], target] = why
+        self._open.setdefault((_WITHDRAWS[verb], target), {})[by] = why
+
+    def _lifted(self, body: dict[str, Any]) -> None:
+        """Forget what an undoing lifted: all where it was the gate's, else its signer's own."""
+        about = (_UNDOES[body["verb"]], body["id"])
+        standing = self._open.get(about, {})
+        if body["scope"] == "gate":
+            standing.clear()
+        standing.pop(body["signer"], None)
+        if not standing:
+            self._open.pop(about, None)
 
     def _taken(self, take: Callable[[Gate], int]) -> str | None:
         why = self._tried(take)
@@ -225,16 +236,22 @@ class _Carrying:
 
     def finish(self, now: int) -> None:
         """Have a root say again what could not be taken up; list what is still not said."""
-        for (verb, target), why in self._open.items():
+        for (verb, target), standing in self._open.items():
             about = _target(target)
             if any(self._said(root, verb, about, now) for root in self._roots):
                 self.done.signed += 1
             else:
-                self.done.lost.append(Lost(verb, target, why))
+                self.done.lost.append(Lost(verb, target, "; ".join(standing.values())))
 
     def _said(self, root: Identity, verb: Withdrawal, about: AgentId | bytes, now: int) -> bool:
         statement = Control.sign(root, verb, about, gate=self._signer.id, now=now)
         return self._tried(lambda gate: gate.control(statement, now=now)) is None
+
+
+def _author(withdrawn: dict[str, Any]) -> str:
+    """Name who withdrew, in an item of a snapshot, as ``_stands`` is told of it elsewhere."""
+    rule: str | None = withdrawn.get("rule")
+    return str(withdrawn["signer"]) if rule is None else f"the rule `{rule}`"
 
 
 def _target(text: str) -> AgentId | bytes:

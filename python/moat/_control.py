@@ -224,7 +224,8 @@ class Watcher:
             try:
                 self._folder.take(self._accept)
                 self._told = None
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be well
+            except BaseException as error:  # noqa: BLE001 - also a fault of the gate's, or nobody
+                # would hear of a revocation any more; the next look may be well
                 if str(error) != self._told:  # once, not five times a second
                     self._told = str(error)
                     _LOG.error("the control folder cannot be read: %s", error)

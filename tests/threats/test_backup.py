@@ -147,6 +147,26 @@ def test_a_revocation_that_cannot_be_taken_up_again_is_signed_anew_or_told(place
         place.now += 61
 
 
+def test_a_delegators_resume_does_not_lift_what_a_rule_suspended(place: Place) -> None:
+    """Of all words that stand on an agent it lifted its own alone; so does the restored log."""
+    rule = '[[rule]]\nname = "pause"\ncost = { limit = 2 }\nthen = "suspend"\n'
+    (place.state / "rules.toml").write_text(rule)
+    helper = Identity.generate("helper")
+    there = place.token.attenuate(place.agent, holder=helper.id, now=place.now, depth=1)
+    place.use(place.ask(there.attenuate(helper, holder=place.agent.id, now=place.now)))
+    place.back_up()
+    with place.open() as moat:
+        reasons = [moat.pep.decide(place.ask()).reason for _ in range(3)]
+        assert reasons == [None, "throttled", "suspended"]
+        moat.suspend(place.agent.id, by=helper)
+        moat.resume(place.agent.id, by=helper)
+        assert moat.is_suspended(place.agent)
+    (gate,) = place.restore().gates
+    assert (gate.carried.statements, gate.carried.signed) == (2, 1)
+    with place.open() as moat:
+        assert moat.is_suspended(place.agent)
+
+
 def test_an_old_log_that_was_altered_can_withdraw_and_lift_nothing(place: Place) -> None:
     place.back_up()
     with place.open() as moat:

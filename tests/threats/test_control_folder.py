@@ -10,7 +10,9 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ import pytest
 import forge
 from forge import NOW, Key
 from moat import AgentId, Control, MoatError
-from moat._control import LIFE, REGISTRATION, STATEMENT, TAKE, ControlFolder
+from moat._control import LIFE, REGISTRATION, STATEMENT, TAKE, ControlFolder, Watcher
 from moat.keystore import KeyStore
 from threats.world import GATE, MALLORY, PLANNER, RIVAL, ROOT, WORKER, World, agent
 
@@ -246,6 +248,27 @@ def test_a_gate_in_trouble_of_its_own_loses_no_revocation(place: Place) -> None:
     assert place.folder.refusal(name) is None
     assert place.folder.take(lambda said, _: world.gate.control(said, now=late)) == 1
     assert world.gate.is_revoked(agent(PLANNER))
+
+
+def test_a_fault_inside_the_gate_does_not_end_the_watch(place: Place) -> None:
+    """What the native gate raises then is no ``Exception``; the next look hears the revocation."""
+    place.drop(place.world.control(ROOT, "revoke", WORKER))
+    looks, heard = count(), threading.Event()
+
+    class Fault(BaseException):
+        pass
+
+    def accept(statement: bytes, _: str) -> int:
+        if next(looks) == 0:
+            raise Fault
+        entry = place.world.gate.control(statement, now=NOW)
+        heard.set()
+        return entry
+
+    watcher = Watcher(place.folder, accept)
+    assert heard.wait(60)
+    watcher.stop()
+    assert place.world.gate.is_revoked(agent(WORKER))
 
 
 def test_a_registration_dropped_as_a_control_statement(place: Place) -> None:

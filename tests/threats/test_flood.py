@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,27 @@ def test_links_of_a_dead_chain_are_forgotten(world: World) -> None:
     with world.growing_by(), pytest.raises(Denied) as denied:
         world.gate.control(statement, now=later)
     assert denied.value.reason == "no_standing"
+
+
+def test_links_without_end_below_one_holder(world: World) -> None:
+    """Keys are free, and links are remembered while they live: by chains of sixteen a holder
+    fills its eighth of 65,536. What was seen goes on, others are not touched, time makes room."""
+    mine = forge.first(ROOT, PLANNER, further=15, exp=NOW + 1_000)
+    full = Counter[str | None]()
+    for start in range(0, 4_371, 100):
+        chains = [_fifteen_more(mine, number) for number in range(start, min(start + 100, 4_371))]
+        decisions = world.gate.decide_many([world.ask(chain) for chain in chains], now=NOW)
+        full += Counter(decision.reason for decision in decisions)
+    assert full == {None: 65_535 // 15, "streams_full": 2}
+    world.allow(world.ask(_fifteen_more(mine, 0)))
+    world.allow(world.ask(mine))
+    world.refuse(world.ask(mine.then(forge.key("fresh"))), "streams_full")
+    world.allow(world.ask(forge.first(ROOT, WORKER)))
+    later = NOW + 1_000
+    world.allow(world.ask(forge.first(ROOT, PLANNER, exp=later + 60), now=later), now=later)
+
+
+def _fifteen_more(chain: forge.Chain, number: int) -> forge.Chain:
+    """The same chain and fifteen links to keys of this number, the same each time."""
+    holders = (forge.key(f"{number}.{level}") for level in range(15))
+    return reduce(lambda made, holder: made.then(holder), holders, chain)

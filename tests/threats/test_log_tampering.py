@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+import forge
+from forge import NOW
 from moat import AuditError, ChainBroken, MoatError, RolledBack
 from threats.ledger import chained, check, detected, fill, read, segment, unopened, write
 from threats.victim import Victim, environment
-from threats.world import GATE, RIVAL, World, agent, open_gate
+from threats.world import GATE, RIVAL, ROOT, WORKER, World, agent, open_gate
 
 
 def test_an_honest_log_verifies_and_opens(folder: Path, anchor: Path) -> None:
@@ -163,6 +168,63 @@ def test_a_line_in_another_spelling(folder: Path, anchor: Path) -> None:
     lines[3] = lines[3].replace(b',"kind"', b', "kind"', 1)
     write(folder, lines)
     detected(folder, anchor, 3)
+
+
+LARGEST = 2**64 - 1
+WATCHED = (
+    {"name": "steps", "sequence": {"steps": [{}, {}], "within": 60}, "then": "alert"},
+    {"name": "fuel", "cost": {"limit": 9, "of": "fuel"}, "then": "alert"},
+    {"name": "rate", "rate": {"limit": 999, "window": 60}, "then": "alert"},
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "field", "value"),
+    [
+        ("time", "time", LARGEST),
+        ("steps", "starts", [[0, LARGEST]]),
+        ("steps", "starts", [[LARGEST, 0]]),
+        ("rate", "buckets", [[LARGEST, 1]]),
+        ("rate", "mute", LARGEST),
+        ("row", "open", 2**32 - 1),
+        ("link", "expires", LARGEST),
+        ("stream", "newest", LARGEST),
+        ("pending", "decisions", [LARGEST]),
+    ],
+)
+def test_numbers_at_their_limits_in_a_made_up_snapshot(
+    tmp_path: Path, item: str, field: str, value: object
+) -> None:
+    """Where the older segments are gone, who verifies without the gate's key takes it on faith;
+    it is refused or believed like any other, and crashes nobody."""
+    folder, chain = tmp_path / "log", forge.first(ROOT, WORKER)
+    gate = open_gate(folder, rules=WATCHED, segment_bytes=3000)
+    asks = [forge.message(chain, GATE.public, stream=bytes(16), number=n) for n in range(40)]
+    permits = [gate.decide(wire, now=NOW).permit for wire in asks]
+    gate.close()
+    assert None not in permits
+    *older, last = sorted(folder.glob("seg/*.jsonl"))
+    for gone in (*older, folder / "checkpoint"):
+        gone.unlink()
+    first, *rest = last.read_bytes().splitlines()
+    line = json.loads(first)
+    line["body"]["pruned"] = line["i"]
+    found(line["body"]["items"], item)[field] = value
+    lines = [json.dumps(line, separators=(",", ":")).encode()]
+    for after in rest:
+        head, tail = after.split(b',"prev":"', 1)
+        prev = hashlib.sha256(b"\0" + lines[-1]).hexdigest().encode()
+        lines.append(head + b',"prev":"' + prev + tail[64:])
+    write(folder, lines)
+    with suppress(ChainBroken):
+        assert check(folder, None).signed is None
+
+
+def found(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """An item of a snapshot by its kind, a row of the monitor, or a cell by its rule."""
+    rows = [it["of"]["row"] for it in items if it["is"] == "monitor" and "row" in it["of"]]
+    cells = {cell["rule"]: cell for row in rows for cell in row["cells"]}
+    return {"row": rows[0], **cells, **{it["is"]: it for it in items}}[name]
 
 
 def test_the_log_of_another_gate(tmp_path: Path, anchor: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import forge
 import forge_registration as reg
 from forge import NOW, Chain, Key
-from moat import MalformedInput, MoatError, Policy
+from moat import Denied, MalformedInput, Moat, MoatError, Policy
 from moat.monitor import Alert, Monitor
 from threats.test_replay import at_once
 from threats.test_revocation import take
@@ -22,6 +22,7 @@ Watch = Callable[..., World]
 
 RATE = {"name": "rate", "rate": {"limit": 5, "window": 10}, "then": "throttle"}
 PAUSE = {"name": "pause", "rate": {"limit": 5, "window": 10}, "then": "suspend"}
+BUDGET = {"name": "budget", "cost": {"limit": 2}, "then": "throttle"}
 STEPS = {
     "name": "steps",
     "machine": {
@@ -93,6 +94,33 @@ def test_a_rotation_does_not_escape_a_rate(watch: Watch) -> None:
     world.gate.register(proof, now=NOW)
     answers += [asked(world, forge.first(ROOT, fresh)) for _ in range(5)]
     assert answers == ["ok"] * 5 + ["throttled"] * 5
+
+
+def test_a_counted_key_does_not_escape_by_taking_over_a_fresh_name(watch: Watch) -> None:
+    """It makes a name with a new key, and hands that to itself: whom it stands for would change."""
+    world, front = watch(BUDGET), Key("front")
+    mine = forge.first(ROOT, WORKER)
+    assert [asked(world, mine) for _ in range(3)] == ["ok", "ok", "throttled"]
+    world.gate.register(reg.registration("front", front, GATE.public), now=NOW)
+    proof = reg.registration("front", WORKER, GATE.public, previous=front)
+    with pytest.raises(Denied) as denied:
+        world.gate.register(proof, now=NOW)
+    assert denied.value.reason == "no_standing"
+    assert asked(world, mine) == "throttled"
+
+
+def test_a_delegator_gives_nobody_a_clean_slate(watch: Watch) -> None:
+    """An agent delegates to a key of its own and back, and has that pause and resume it."""
+    world, helper = watch(BUDGET), Key("helper")
+    mine = forge.first(ROOT, WORKER)
+    assert [asked(world, mine) for _ in range(3)] == ["ok", "ok", "throttled"]
+    assert asked(world, mine.then(helper).then(WORKER)) == "throttled"
+    take(world, helper, "suspend", WORKER)
+    take(world, helper, "resume", WORKER)
+    assert asked(world, mine) == "throttled"
+    take(world, ROOT, "suspend", WORKER)
+    take(world, ROOT, "resume", WORKER)
+    assert asked(world, mine) == "ok"
 
 
 def test_64_threads_against_one_limit(watch: Watch) -> None:
@@ -185,6 +213,17 @@ def test_a_rule_file_that_others_can_write_is_not_read(tmp_path: Path) -> None:
         Monitor.load(file)
 
 
+def test_rules_that_a_link_leads_away_from_are_not_no_rules(tmp_path: Path) -> None:
+    """A state folder whose `rules.toml` leads nowhere does not open as one that has none."""
+    state = tmp_path / "state"
+    Moat.init(state, anchor=None).close()
+    (state / "rules.toml").symlink_to(tmp_path / "moved")
+    with pytest.raises(MoatError, match=r"rules\.toml"):
+        Moat.open(state, anchor=None)
+    (state / "rules.toml").unlink()
+    Moat.open(state, anchor=None).close()
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -201,6 +240,19 @@ def test_a_rule_file_that_others_can_write_is_not_read(tmp_path: Path) -> None:
 def test_a_rule_that_is_not_understood_arms_no_gate(tmp_path: Path, rule: dict[str, Any]) -> None:
     with pytest.raises(MalformedInput):
         World.at(tmp_path / "log", [rule])
+
+
+def test_rules_too_long_for_any_snapshot_arm_no_gate(tmp_path: Path) -> None:
+    """A line would hold them, a segment could not begin with them, and the log would end there."""
+    state, many = tmp_path / "state", [agent(Key(f"operator{n}")) for n in range(900)]
+    with pytest.raises(MoatError, match="trust fewer keys"):
+        Moat.init(tmp_path / "too many", operators=many, anchor=None)
+    Moat.init(state, operators=many[:700], anchor=None).close()
+    with Moat.open(state, anchor=None, segment_bytes=1) as moat:
+        for key in many[:200]:
+            moat.suspend(key)
+    assert len(list(state.glob("gates/main/log/seg/*.jsonl"))) > 1
+    Moat.open(state, anchor=None).close()
 
 
 def test_a_callback_that_raises_or_listens_slowly_changes_no_answer(watch: Watch) -> None:

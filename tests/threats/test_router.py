@@ -311,6 +311,15 @@ def test_a_message_that_expired_in_the_queue_is_not_handed_out(post: Post) -> No
     assert post.mailbox(WORKER).lost == {"expired": 1}
 
 
+def test_a_sender_that_is_suspended_stops_no_recipient(post: Post) -> None:
+    """What it sent before is dropped; those who take messages go on with the next one."""
+    post.send(RESEARCHER, WORKER)
+    sent = post.send(PLANNER, WORKER)
+    post.world.gate.control(post.world.control(ROOT, "suspend", RESEARCHER))
+    assert post.mailbox(WORKER).get(timeout=0).entry == sent.entry
+    assert post.mailbox(WORKER).lost == {"revoked": 1}
+
+
 def test_a_message_whose_chain_was_revoked_in_the_queue_is_not_handed_out(post: Post) -> None:
     child = forge.first(ROOT, RESEARCHER, allow=TALK).then(PLANNER)
     post.send(child, WORKER)

@@ -23,7 +23,7 @@ _NEXT = {
     "wrong_holder": "sign as the token's holder, or have it delegated to you",
     "widened": "ask for at most what the parent link has; `moat token inspect` shows it",
     "replayed": "seal the request again: every message counts once",
-    "streams_full": "wait a minute, or use one session instead of many",
+    "streams_full": "wait a minute, or use one session and one token instead of many",
     "unknown_root": "use a token whose first link one of this gate's roots signed",
     "wrong_gate": "take it to the gate it names, or have it made for this one",
     "keys_exposed": "name a directory that neither holds the state folder nor its keys or log",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WAIT = 10.0
 """Seconds in which a running gate must have answered; it looks several times a second."""
 _PAUSE = 0.02
+_PARTS = ("gates/*/key", "gates/*/log")
 
 
 def say(
@@ -37,9 +38,9 @@ def say(
     """Say it to every gate that was asked for, and give each one's answer.
 
     A gate that refuses or does not answer does not keep it from the others; the first such
-    failure is raised in the end, with all answers.
+    failure is raised in the end, with the names of all those gates and all answers.
     """
-    answers, failed = [], None
+    answers, refused, failed = [], [], None
     for name in gates(app):
         answer: dict[str, Any] = {"name": name, "id": None, "entry": None, "via": None}
         try:
@@ -49,9 +50,11 @@ def say(
         except (CommandError, MoatError, OSError) as error:
             made = failure.of(error)
             answer["error"] = {"code": made.code, "message": made.message}
+            refused.append(f"`{name}`")
             failed = failed or made
         answers.append(answer)
     if failed is not None:
+        failed.message = f"gate {', '.join(refused)}: {failed.message}"
         failed.facts["gates"] = answers
         raise failed
     return answers
@@ -60,7 +63,8 @@ def say(
 def gates(app: App) -> list[str]:
     """Name the gates that were asked for, or all that are here."""
     app.require_state()
-    known = sorted(path.parent.name for path in app.state.glob("gates/*/key"))
+    # One whose key is gone from here may run all the same: it has read it.
+    known = sorted({path.parent.name for kind in _PARTS for path in app.state.glob(kind)})
     unknown = next((name for name in app.gates if name not in known), None)
     if unknown is not None:
         fail("no_gate", f"there is no gate `{unknown}` here", "`moat identity show` lists them")

@@ -84,7 +84,7 @@ reasons! {
     BadSignature = "bad_signature" in Authentic,
     /// This stream and number were used before, or are too old to tell.
     Replayed = "replayed" in Policy,
-    /// No room for a new stream; live ones go on.
+    /// No room for a new stream or a new link; live ones go on.
     StreamsFull = "streams_full" in Policy,
     /// An agent or a link in the chain is revoked.
     Revoked = "revoked" in Policy,

@@ -232,7 +232,8 @@ impl Guard {
             number: body.number,
             expires: body.expires,
         };
-        state.check_fresh(&slot)
+        state.check_fresh(&slot)?;
+        state.check_room(&chain.token)
     }
 
     fn answer(&self, verified: &Verified, state: &State) -> Ruling {

@@ -54,6 +54,10 @@ pub const REPLAY_WINDOW: u64 = 1024;
 pub const STREAMS_PER_HOLDER: usize = 8;
 /// Live streams of one gate.
 pub const STREAMS: usize = 100_000;
+/// Live links that one gate remembers.
+pub const LINKS: usize = 8 * 65_536;
+/// Live links below the holder of one first link: an eighth of all.
+pub const LINKS_PER_PRINCIPAL: usize = LINKS / 8;
 /// Bytes in one line of the log, its newline not counted.
 pub const LINE_BYTES: usize = 65_535;
 /// Nesting of the JSON body of one line of the log.

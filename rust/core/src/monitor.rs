@@ -189,7 +189,7 @@ impl Monitor {
                 continue;
             }
             self.table.change(subject, &principal, (&self.rules, self.time), |row| {
-                row.open += u32::from(charging != 0);
+                row.open = row.open.saturating_add(u32::from(charging != 0));
                 for now in nows.iter().filter(|now| (looking | silenced) >> now.at & 1 == 1) {
                     row.change(now.at, now.ready, |cell| {
                         if looking >> now.at & 1 == 1 {
@@ -227,6 +227,12 @@ impl Monitor {
                 }
             });
         }
+    }
+
+    /// Whether anything is remembered of an agent.
+    #[must_use]
+    pub fn counts(&self, agent: &AgentId) -> bool {
+        self.table.get(agent).is_some()
     }
 
     /// Starts anew for an agent, as one that is resumed does. Its ancestors' counts stand.

@@ -27,6 +27,7 @@ mod streams;
 mod withdrawn;
 
 use links::Links;
+pub use snapshot::check_rules;
 use streams::Streams;
 pub use withdrawn::Scope;
 use withdrawn::{Author, Withdrawals};
@@ -119,7 +120,13 @@ impl State {
                 return Err(Error::new(Reason::NoStanding, detail));
             }
         }
-        self.registry.check(registration)
+        self.registry.check(registration)?;
+        // It would be counted anew, as whoever the name stands for.
+        if registration.previous.is_some() && self.monitor.counts(&registration.key) {
+            let detail = "the monitor counts the new key by itself; generate another one";
+            return Err(Error::new(Reason::NoStanding, detail));
+        }
+        Ok(())
     }
 
     /// The target under which an agent is suspended, whichever of its keys is named.
@@ -154,6 +161,18 @@ impl State {
     /// Refuses a number that was used, or a stream for which there is no room.
     pub fn check_fresh(&self, at: &Slot<'_>) -> Result<()> {
         self.streams.check(at)
+    }
+
+    /// Refuses a chain with links that were not seen before, where there is no room for them.
+    pub fn check_room(&self, token: &Token) -> Result<()> {
+        let links = token.links();
+        let Some(first) = links.first() else { return Ok(()) };
+        let principal = &first.claims().holder;
+        // Nearly always there is room for all of them, seen or not.
+        self.links.check(principal, links.len()).or_else(|_| {
+            let new = links.iter().filter(|link| !self.has_seen(&link.id())).count();
+            self.links.check(principal, new)
+        })
     }
 
     /// What the monitor says to a request that is otherwise allowed or not, and what to log then.
@@ -397,7 +416,8 @@ impl State {
             Verb::Resume => {
                 let person = self.person(&target);
                 self.suspended.lift(&person, &signer, scope);
-                if let (Target::Agent(agent), false) = (person, self.suspended.names(&person)) {
+                // A delegator takes back its own word and no count: whoever has two keys is one.
+                if let (Target::Agent(agent), Scope::Gate) = (person, scope) {
                     self.monitor.reset(&agent);
                 }
             }

@@ -11,7 +11,7 @@ use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
 use moat_core::monitor::{Alert, Rules, Then};
 use moat_core::policy::Policy;
-use moat_core::state::State;
+use moat_core::state::{State, check_rules};
 use moat_core::{Error, Reason, Result};
 
 use crate::parallel;
@@ -168,6 +168,7 @@ impl Gate {
         let mut setup = change(guard.setup().clone());
         setup.roots = self.0.store.with(|state| state.registry().roots(&setup.roots))?;
         let rules = setup.rules();
+        check_rules(&rules).map_err(LogError::Entry)?;
         if !self.0.store.with(|state| state.rules() == Some(&rules))? {
             self.append(now, &rules)?;
         }

@@ -86,6 +86,7 @@ fn class_of(error: &Error) -> &'static str {
         Reason::Expired
         | Reason::NotYetValid
         | Reason::Revoked
+        | Reason::Suspended
         | Reason::UnknownRoot
         | Reason::BrokenChain => "TokenRefused",
         Reason::WrongGate if error.axis == Some(Axis::Audience) => "TokenRefused",

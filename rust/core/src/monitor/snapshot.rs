@@ -10,6 +10,7 @@ use super::window::Window;
 use super::{Monitor, Open, Subject};
 use crate::error::{Error, Result};
 use crate::key::AgentId;
+use crate::limits::TIME_MAX;
 
 /// One item of a snapshot: rows in the order of their agents' keys, then open effects in the
 /// order of the log.
@@ -222,7 +223,7 @@ fn to_starts(items: &[(usize, u64)], steps: usize) -> Option<Starts> {
     let mut starts = Starts::default();
     let mut next = 0;
     for &(at, start) in items {
-        if at < next || at + 1 >= steps {
+        if at < next || at >= steps.saturating_sub(1) || start > TIME_MAX {
             return None;
         }
         *starts.get_mut(at)? = Some(start);

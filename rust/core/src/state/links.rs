@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
-use crate::limits::CHAIN_LINKS;
+use crate::limits::{CHAIN_LINKS, LINKS, LINKS_PER_PRINCIPAL};
 use crate::token::Link;
 
 /// A link that the gate has seen.
@@ -24,6 +24,8 @@ pub(super) struct Seen {
 pub(super) struct Links {
     seen: HashMap<Hash256, Seen>,
     held: HashMap<AgentId, HashSet<Hash256>>,
+    /// How many there are below each holder of a first link, that link included.
+    below: HashMap<AgentId, usize>,
     expiry: BTreeSet<(u64, Hash256)>,
 }
 
@@ -40,6 +42,19 @@ impl Links {
     /// The links that an agent holds.
     pub(super) fn held(&self, agent: &AgentId) -> impl Iterator<Item = &Hash256> {
         self.held.get(agent).into_iter().flatten()
+    }
+
+    /// Refuses so many more below the holder of a first link where no room is left: a fresh key is
+    /// free, and a link is remembered for as long as it lives.
+    pub(super) fn check(&self, principal: &AgentId, more: usize) -> Result<()> {
+        let below = self.below.get(principal).copied().unwrap_or(0);
+        let fits = below + more <= LINKS_PER_PRINCIPAL && self.seen.len() + more <= LINKS;
+        if more == 0 || fits {
+            return Ok(());
+        }
+        let detail = "no room for a new link; go on with one that the gate has seen, or wait until \
+                      some have expired";
+        Err(Error::new(Reason::StreamsFull, detail))
     }
 
     /// Takes in a link, by its id.
@@ -62,6 +77,7 @@ impl Links {
         if !self.seen.contains_key(&id) {
             self.held.entry(seen.holder).or_default().insert(id);
             self.expiry.insert((seen.expires, id));
+            *self.below.entry(seen.principal).or_insert(0) += 1;
             self.seen.insert(id, seen);
         }
     }
@@ -85,6 +101,12 @@ impl Links {
         }
         self.expiry.pop_first();
         let Some(seen) = self.seen.remove(&id) else { return Some((id, None)) };
+        if let Some(below) = self.below.get_mut(&seen.principal) {
+            *below = below.saturating_sub(1);
+            if *below == 0 {
+                self.below.remove(&seen.principal);
+            }
+        }
         let Some(links) = self.held.get_mut(&seen.holder) else { return Some((id, None)) };
         links.remove(&id);
         if !links.is_empty() {
@@ -97,5 +119,39 @@ impl Links {
     /// All of them: by expiry, then by id.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Hash256, &Seen)> {
         self.expiry.iter().filter_map(|(_, id)| self.seen.get(id).map(|seen| (id, seen)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::key::{Identity, sha256};
+
+    fn agent(n: u8) -> AgentId {
+        Identity::from_seed("a", &[n; 32]).unwrap().id()
+    }
+
+    fn fill(links: &mut Links, principal: AgentId, count: usize) {
+        for n in 0..count {
+            let id = sha256(format!("{principal} {n}").as_bytes());
+            let (issuer, holder, expires) = (principal, principal, 100);
+            links.put(id, Seen { parent: None, issuer, holder, principal, expires });
+        }
+    }
+
+    #[test]
+    fn one_holder_of_a_first_link_fills_an_eighth_and_what_expires_is_room() {
+        let (mut links, one, other) = (Links::default(), agent(1), agent(2));
+        fill(&mut links, one, LINKS_PER_PRINCIPAL - 1);
+        links.check(&one, 1).unwrap();
+        assert_eq!(links.check(&one, 2).unwrap_err().reason, Reason::StreamsFull);
+        fill(&mut links, one, LINKS_PER_PRINCIPAL);
+        assert_eq!(links.check(&one, 1).unwrap_err().reason, Reason::StreamsFull);
+        links.check(&one, 0).unwrap();
+        links.check(&other, 16).unwrap();
+        while links.forget(100).is_some() {}
+        links.check(&one, 16).unwrap();
+        assert!(links.below.is_empty() && links.seen.is_empty() && links.held.is_empty());
     }
 }

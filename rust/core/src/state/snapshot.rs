@@ -10,6 +10,7 @@ use crate::control::Target;
 use crate::entry::Rules;
 use crate::error::{Error, Reason, Result};
 use crate::key::AgentId;
+use crate::limits::{SNAPSHOT_ITEM_BYTES, TIME_MAX};
 use crate::{monitor, registry};
 
 /// Indices in one item.
@@ -72,6 +73,19 @@ enum Item {
     },
 }
 
+/// Refuses rules that no snapshot could hold: a log that says so could never begin a segment.
+pub fn check_rules(rules: &Rules) -> Result<()> {
+    let size = write(&Item::Rules(rules.clone()))?.len();
+    if size <= SNAPSHOT_ITEM_BYTES {
+        return Ok(());
+    }
+    let detail = format!(
+        "roots, operators and rules have {size} bytes as a line, at most {SNAPSHOT_ITEM_BYTES}; \
+         trust fewer keys or write fewer rules"
+    );
+    Err(Error::new(Reason::TooLarge, detail))
+}
+
 impl State {
     /// All of it as items, in one order whatever way it came about.
     pub fn snapshot(&self) -> Result<Vec<Vec<u8>>> {
@@ -114,6 +128,9 @@ impl State {
         let item: Item = serde_json::from_slice(item)
             .map_err(|error| Error::malformed(format!("a snapshot does not read: {error}")))?;
         match item {
+            Item::Time { time, .. } if time > TIME_MAX => {
+                return Err(Error::malformed("a snapshot is of a second that no line has"));
+            }
             Item::Time { time, lost } => {
                 (self.time, self.lost) = (time, lost);
                 self.monitor.advance(time);

@@ -37,7 +37,7 @@ use world::{NOW, chain, chain_of, heir, identity, request, seal, seal_by, signed
 
 /// Number of the gate's identity.
 const GATE: u8 = 99;
-/// Entries of the log of a gate: four segments, the last of them nearly full.
+/// Entries of the log of a gate: three segments, the last of them nearly full.
 const ENTRIES: u64 = 340_000;
 /// Messages decided together, and threads that decide at once.
 const TOGETHER: usize = 64;

@@ -48,6 +48,7 @@ def main() -> None:
     permission()
     for links in (1, 8):
         authorize(links)
+    watched()
     durable()
 
 
@@ -148,6 +149,36 @@ def authorize(links: int) -> None:
         raw = Timer("verify(*next(signed))", globals={"verify": signer.id.verify, "signed": signed})
         ours = authorizing(gate, messages, calls)
         show(f"py_authorize_{links}", ours, lambda: raw.timeit(calls) * 1e9 / calls)
+
+
+def watched() -> None:
+    """``authorize`` of a chain of three holders under twenty rules, beside a gate without any."""
+    for kind, rules in twenty_rules().items():
+        ruled = gated(in_memory(), 3, rules=json.dumps(rules).encode())
+        with ruled as (gate, messages), gated(in_memory(), 3) as (bare, others):
+            ours, without = authorizing(gate, messages), authorizing(bare, others)
+            show(f"py_authorize_20_{kind}", ours, without, ROUNDS * 2 - 1)
+
+
+def twenty_rules() -> dict[str, list[dict[str, Any]]]:
+    """Rules that are never met, as in `benches/world.rs`: all about what is asked, and a mix."""
+
+    def rate(n: int, resource: str) -> dict[str, Any]:
+        match = {"actions": ["call"], "resource": resource}
+        window = {"limit": 1_000_000, "window": 60 * (n + 1)}
+        return {"name": f"r{n}", "match": match, "rate": window, "then": "throttle"}
+
+    there_and_back = [{"from": "a", "to": "b"}, {"from": "b", "to": "a"}]
+    leak = [{"resource": "file:///**"}, {"resource": "https://*/**"}]
+    others: list[dict[str, Any]] = [
+        {"name": "spent", "cost": {"limit": 10**12}, "then": "throttle"},
+        {"name": "leak", "sequence": {"steps": leak, "within": 300}, "then": "suspend"},
+        {"name": "flow", "machine": {"initial": "a", "transitions": there_and_back},
+         "then": "suspend"},
+    ]  # fmt: skip
+    elsewhere = [rate(n, f"tool://other{n}/**") for n in range(14)]
+    here = [rate(n, "tool://search/**") for n in range(20)]
+    return {"rates": here, "mixed": [*elsewhere, *here[14:17], *others]}
 
 
 def durable() -> None:

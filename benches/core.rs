@@ -27,16 +27,10 @@ mod harness;
 mod world;
 
 use harness::pair;
-use world::{NOW, RESOURCE, body, caveats, chain, grant, identity, request, seal, signed, stamp};
-
-/// One rule of each kind that is no rate; none of them is ever met.
-const OTHER_RULES: [&str; 3] = [
-    r#"{"name":"spent","cost":{"limit":1000000000000},"then":"throttle"}"#,
-    r#"{"name":"leak","sequence":{"steps":[{"resource":"file:///**"},
-        {"resource":"https://*/**"}],"within":300},"then":"suspend"}"#,
-    r#"{"name":"flow","machine":{"initial":"a","transitions":[{"from":"a","to":"b"},
-        {"from":"b","to":"a"}]},"then":"suspend"}"#,
-];
+use world::{
+    NOW, RESOURCE, body, caveats, chain, grant, identity, request, seal, signed, stamp,
+    twenty_rules,
+};
 
 /// Messages that a verification takes in turn.
 const TURNS: u8 = 16;
@@ -184,20 +178,7 @@ fn gate() {
 /// would happen, and counting it. The named floor is one look-up of each holder in the standard
 /// library's hash map. Every hundredth decision starts another second.
 fn watched() {
-    let rate = |n: usize, resource: &str| {
-        format!(
-            r#"{{"name":"r{n}","match":{{"actions":["call"],"resource":"{resource}"}},
-                "rate":{{"limit":1000000,"window":{}}},"then":"throttle"}}"#,
-            60 * (n + 1)
-        )
-    };
-    let all: Vec<_> = (0..20).map(|n| rate(n, "tool://search/**")).collect();
-    // As a rule file has them: most rules look at other resources.
-    let mut mixed: Vec<_> = (0..14).map(|n| rate(n, &format!("tool://other{n}/**"))).collect();
-    mixed.extend((14..17).map(|n| rate(n, "tool://search/**")));
-    mixed.extend(OTHER_RULES.map(ToOwned::to_owned));
-    for (name, rules) in [("monitor_20_rates", all), ("monitor_20_mixed", mixed)] {
-        let rules = Rules::from_json(format!("[{}]", rules.join(",")).as_bytes()).unwrap();
+    for (kind, rules) in twenty_rules() {
         let mut monitor = Monitor::default();
         monitor.set_rules(rules);
         let holder = |n: u8| Subject { agent: identity(n).id(), lasting: n == 1 };
@@ -214,7 +195,7 @@ fn watched() {
             monitor.count(&event, Verdict::Allowed, calls);
         };
         pair(decide, || subjects.iter().all(|one| floor.contains_key(black_box(&one.agent))))
-            .print(name);
+            .print(&format!("monitor_20_{kind}"));
     }
 }
 

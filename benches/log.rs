@@ -21,26 +21,33 @@ use moat_core::audit::Line;
 use moat_core::key::sha256;
 use moat_core::monitor::Rules;
 use moat_core::policy::Policy;
+use moat_core::state::State;
 use moat_core::token::Token;
-use moat_log::{End, Entry, Fold, Gate, Options, Store, Trust, verify};
+use moat_log::{End, Fold, Gate, Options, Record, Store, Trust, verify};
 use serde_json::json;
 use tempfile::TempDir;
 
 mod harness;
+mod history;
 mod world;
 
 use harness::{batch, rounds};
-use world::{NOW, chain, identity, request, seal, signed};
+use history::History;
+use world::{NOW, chain, chain_of, heir, identity, request, seal, seal_by, signed};
 
 /// Number of the gate's identity.
 const GATE: u8 = 99;
+/// Entries of the log of a gate: three segments, the last of them nearly full.
+const ENTRIES: u64 = 340_000;
 /// Messages decided together, and threads that decide at once.
 const TOGETHER: usize = 64;
 
 fn main() {
     authorize();
+    first_sight();
     durable();
     verification();
+    of_a_gate();
 }
 
 /// A folder in memory where the system has one.
@@ -101,6 +108,47 @@ fn authorize() {
             })
         };
         rounds(harness::ROUNDS, &mut ours, &mut raw).print(&format!("authorize_depth_{links}"));
+    }
+}
+
+/// The same for the first message on a chain whose links and holders are all new, beside as many
+/// raw verifications as it has signatures.
+fn first_sight() {
+    for links in [3, 8] {
+        let folder = in_memory();
+        let world = World::new(folder.path(), 1);
+        let mut drawn = 0_u64;
+        let mut messages = || {
+            let draw = |_| {
+                drawn += 1;
+                heir(drawn)
+            };
+            let heirs: Vec<_> = (0..links).map(draw).collect();
+            let token = chain_of(&heirs);
+            (seal_by(&heirs[links - 1], &world.gate.id(), &token, 0), token)
+        };
+        let (wire, token) = messages();
+        let lengths = token.links().iter().map(|link| link.as_bytes().len());
+        let lengths = lengths.chain([request(&wire, &token)]).map(signed);
+        let signers = (1..).map(heir);
+        let signed: Vec<_> = signers
+            .zip(lengths)
+            .map(|(signer, length)| (signer.id(), vec![3; length], signer))
+            .map(|(id, text, signer)| (id, signer.sign(&text), text))
+            .collect();
+        let mut ours = || {
+            let wires: Vec<_> = (0..4).map(|_| messages().0).collect();
+            let mut next = wires.iter();
+            batch(4, || world.decide(next.next().unwrap()))
+        };
+        let mut raw = || {
+            batch(4, || {
+                signed.iter().for_each(|(id, signature, text)| {
+                    black_box(id).verify(text, signature).unwrap();
+                });
+            })
+        };
+        rounds(harness::ROUNDS, &mut ours, &mut raw).print(&format!("authorize_new_{links}"));
     }
 }
 
@@ -178,7 +226,7 @@ impl Fold for Anything {
 }
 
 /// The bodies of a decision and its outcome, as a gate writes them.
-fn bodies() -> [Entry; 2] {
+fn bodies() -> [Record; 2] {
     let folder = in_memory();
     let mut world = World::new(folder.path(), 1);
     let wire = world.messages(1).remove(0);
@@ -191,7 +239,7 @@ fn bodies() -> [Entry; 2] {
         Line::parse(&line).unwrap().body.to_vec()
     };
     let (decision, outcome) = (body(permit.entry()), body(outcome.unwrap()));
-    [Entry { kind: "decision", body: decision }, Entry { kind: "outcome", body: outcome }]
+    [Record::new("decision", decision), Record::new("outcome", outcome)]
 }
 
 fn log_of(folder: &Path, entries: usize) {
@@ -236,6 +284,30 @@ fn verification() {
         let mut raw = || batch(1, || lines.iter().fold(0, |sum, line| sum ^ sha256(line)[0]));
         rounds(15, &mut ours, &mut raw).print("log_verify");
     }
+}
+
+/// The log of a gate with many agents: verified with the gate's own state beside SHA-256 of each
+/// line, and opened.
+fn of_a_gate() {
+    let folder = in_memory();
+    let history = History::begin(folder.path().join("log"), identity(GATE));
+    history.grow(ENTRIES);
+    let trust = Trust { log: identity(GATE).id(), anchor: None, key: None };
+    let log = folder.path().join("log");
+    let read = |path: fs::DirEntry| fs::read(path.path()).unwrap();
+    let segments: Vec<_> =
+        fs::read_dir(log.join("seg")).unwrap().map(|it| read(it.unwrap())).collect();
+    let lines: Vec<_> = segments.iter().flat_map(|it| it.split(|byte| *byte == b'\n')).collect();
+    let report = verify(&log, &trust, State::default, |_| ()).unwrap();
+    let (entries, bytes) = (report.entries, report.bytes);
+    println!(
+        "{}",
+        json!({ "name": "history", "entries": entries, "segments": segments.len(), "of": bytes })
+    );
+    let mut ours = || batch(1, || verify(&log, &trust, State::default, |_| ()).unwrap());
+    let mut raw = || batch(1, || lines.iter().fold(0, |sum, line| sum ^ sha256(line)[0]));
+    rounds(7, &mut ours, &mut raw).print("verify_gate");
+    rounds(7, &mut || history.open(), &mut raw).print("open_gate");
 }
 
 /// Resident memory, in bytes (`/proc/self/statm`, pages of 4 KiB); 0 where that is not told.

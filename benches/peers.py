@@ -60,8 +60,8 @@ from nacl.signing import SigningKey as SodiumKey
 from nacl.signing import VerifyKey
 from tenuo_core import Authorizer, Pattern, SigningKey, Warrant
 
-from calls import DEPTHS, deeper, grant, in_memory, limits
 from moat import AuditLog, Identity, Message, Pep, Policy, Sender, Token
+from moat._bench import DEPTHS, deeper, grant, in_memory, limits
 from table import Budget, at_most, grid
 from table import time as shown
 

@@ -69,7 +69,9 @@ def main() -> None:
     lines = measure(options.runs)
     figures = merge(lines)
     memory = {one["log_bytes"]: one["bytes"] for one in lines if "log_bytes" in one}
-    operations, budgets = reference(figures), [*calls(figures), *log(figures, memory)]
+    (history,) = [one for one in lines if one["name"] == "history"]
+    operations = reference(figures)
+    budgets = [*calls(figures), *log(figures, memory), *of_a_gate(figures, history)]
     if options.json:
         rows = {"operations": operations, "budgets": budgets}
         document = {name: [asdict(row) for row in all_] for name, all_ in rows.items()}
@@ -152,6 +154,10 @@ def calls(of: dict[str, Figure]) -> list[Budget]:
         found = f"{time(one.ours)} (floor: three hash look-ups {time(one.raw)})"
         what = f"monitor, 20 rules ({kind}), 3 holders, in Rust"
         rows.append(Budget(what, found, "1.5 µs", one.ours <= 1500))
+    for kind in ("rates", "mixed"):
+        more = of[f"py_authorize_20_{kind}"].difference / 1000
+        what = f"authorize, 20 rules ({kind}), 3 holders, from Python"
+        rows.append(at_most(what, more, 2.0, "µs over no rules"))
     python = of["py_permits_8"]
     more, noop = python.ours - python.raw, f"beyond dict.get(a, b), {time(python.raw)}"
     found = f"{time(more)} {noop}"
@@ -186,6 +192,19 @@ def log(of: dict[str, Figure], memory: dict[int, int]) -> list[Budget]:
         ),
         at_most("log verify", verify.ratio, 3.0, "of raw SHA-256"),
         Budget("log verify, memory beside", grown, "flat", max(memory.values()) < 4 << 20),
+    ]  # fmt: skip
+
+
+def of_a_gate(of: dict[str, Figure], history: dict[str, int]) -> list[Budget]:
+    """The log of a gate with many agents, in several segments."""
+    entries, checked, opened = history["entries"], of["verify_gate"], of["open_gate"]
+    log = f"{entries:,} entries in {history['segments']} segments, {history['of'] >> 20} MiB"
+    speed = f"{entries / checked.ours * 1e9:,.0f} entries/s"
+    seconds = opened.ours / 1e9
+    return [
+        Budget("audit verify with a gate's state", f"{checked.ratio:.2f} of raw SHA-256 ({speed})",
+               "3.00 of raw SHA-256", checked.ratio <= 3.0),
+        Budget("start-up with a gate's state", f"{seconds:.2f} s ({log})", "2 s", seconds <= 2),
     ]  # fmt: skip
 
 

@@ -5,12 +5,22 @@ use moat_core::args;
 use moat_core::caveat::{Actions, Args, Caveats, Grant, Limits, Terms};
 use moat_core::key::{AgentId, Identity, sha256};
 use moat_core::message::{Body, Message};
+use moat_core::monitor::Rules;
 use moat_core::pattern::{Pattern, Resource};
 use moat_core::policy::Policy;
 use moat_core::token::{Stamp, Token};
 
 pub(crate) const NOW: u64 = 1_750_000_000;
 pub(crate) const RESOURCE: &str = "tool://search/web";
+
+/// One rule of each kind that is no rate; none of them is ever met.
+const OTHER_RULES: [&str; 3] = [
+    r#"{"name":"spent","cost":{"limit":1000000000000},"then":"throttle"}"#,
+    r#"{"name":"leak","sequence":{"steps":[{"resource":"file:///**"},
+        {"resource":"https://*/**"}],"within":300},"then":"suspend"}"#,
+    r#"{"name":"flow","machine":{"initial":"a","transitions":[{"from":"a","to":"b"},
+        {"from":"b","to":"a"}]},"then":"suspend"}"#,
+];
 
 pub(crate) fn identity(n: u8) -> Identity {
     Identity::from_seed("bench", &[n; 32]).unwrap()
@@ -48,13 +58,16 @@ pub(crate) fn stamp(holder: AgentId) -> Stamp {
 
 /// A chain of `links`, each allowing the same, from identity 0 to identity `links`.
 pub(crate) fn chain(links: u8) -> Token {
+    chain_of(&(1..=links).map(identity).collect::<Vec<_>>())
+}
+
+/// A chain from identity 0 through all of these, each link allowing the same.
+pub(crate) fn chain_of(heirs: &[Identity]) -> Token {
     let allow = || vec![grant("tool://search/**")];
-    let first = stamp(identity(1).id());
+    let first = stamp(heirs[0].id());
     let mut token = Token::issue(&identity(0), first, caveats(allow(), 15)).unwrap();
-    for n in 1..links {
-        let stamp = stamp(identity(n + 1).id());
-        let caveats = caveats(allow(), 15 - u64::from(n));
-        token = token.attenuate(&identity(n), stamp, caveats).unwrap();
+    for (depth, pair) in (0..15).rev().zip(heirs.windows(2)) {
+        token = token.attenuate(&pair[0], stamp(pair[1].id()), caveats(allow(), depth)).unwrap();
     }
     token
 }
@@ -93,6 +106,36 @@ pub(crate) fn request(wire: &[u8], token: &Token) -> usize {
 
 /// A message of the chain's holder on the wire.
 pub(crate) fn seal(gate: &AgentId, token: &Token, links: u8, number: u64) -> Vec<u8> {
+    seal_by(&identity(links), gate, token, number)
+}
+
+/// A message of this holder on the wire.
+pub(crate) fn seal_by(holder: &Identity, gate: &AgentId, token: &Token, number: u64) -> Vec<u8> {
     let body = Body { number, ..body(gate, token, &[3; 256]) };
-    Message::seal(&identity(links), token.as_bytes(), &body).unwrap()
+    Message::seal(holder, token.as_bytes(), &body).unwrap()
+}
+
+/// Twenty rules that are never met. At first all of them are rates of what is asked; then, as a
+/// rule file has them, most look at other resources.
+pub(crate) fn twenty_rules() -> [(&'static str, Rules); 2] {
+    let rate = |n: usize, resource: &str| {
+        format!(
+            r#"{{"name":"r{n}","match":{{"actions":["call"],"resource":"{resource}"}},
+                "rate":{{"limit":1000000,"window":{}}},"then":"throttle"}}"#,
+            60 * (n + 1)
+        )
+    };
+    let all: Vec<_> = (0..20).map(|n| rate(n, "tool://search/**")).collect();
+    let mut mixed: Vec<_> = (0..14).map(|n| rate(n, &format!("tool://other{n}/**"))).collect();
+    mixed.extend((14..17).map(|n| rate(n, "tool://search/**")));
+    mixed.extend(OTHER_RULES.map(ToOwned::to_owned));
+    let read = |rules: Vec<_>| Rules::from_json(format!("[{}]", rules.join(",")).as_bytes());
+    [("rates", read(all).unwrap()), ("mixed", read(mixed).unwrap())]
+}
+
+/// One of as many identities as are wanted.
+pub(crate) fn heir(n: u64) -> Identity {
+    let mut seed = [200; 32];
+    seed[..8].copy_from_slice(&n.to_le_bytes());
+    Identity::from_seed("heir", &seed).unwrap()
 }

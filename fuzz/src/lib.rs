@@ -8,7 +8,8 @@
 use std::sync::OnceLock;
 
 use minicbor::{Decoder, Encoder};
-use moat_core::guard::{Guard, Line, Setup};
+use moat_core::entry::Record;
+use moat_core::guard::{Guard, Setup};
 use moat_core::key::{AgentId, Hash256, Identity, sha256};
 use moat_core::monitor::Rules;
 use moat_core::policy::Policy;
@@ -124,12 +125,17 @@ impl World {
     }
 }
 
-/// What is logged can be read again: every line is taken in by the state it was made for.
-pub fn take_in(state: &mut State, lines: Vec<Line>) {
-    for (index, (kind, body)) in lines.into_iter().enumerate() {
-        let read = state.apply(index as u64, NOW, kind, &body);
+/// What is logged can be read again: every line is taken in by the state it was made for, which
+/// is then the same as one that was told what the line says.
+pub fn take_in(state: &mut State, lines: &[Record]) {
+    let mut told = state.clone();
+    for (index, record) in (0..).zip(lines) {
+        let (kind, body) = (record.kind(), record.body());
+        let read = state.apply(index, NOW, kind, body);
         assert!(read.is_ok(), "a `{kind}` line that the gate wrote is refused: {read:?}");
+        assert_eq!(told.take(index, NOW, record), Ok(()));
     }
+    assert_eq!(told.snapshot(), state.snapshot(), "told and read are not the same");
 }
 
 fn byte_strings(bytes: &[u8]) -> Option<Vec<&[u8]>> {

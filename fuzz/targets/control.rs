@@ -34,7 +34,7 @@ fn read(bytes: &[u8]) {
     assert_eq!(control.verify(&world().gate.id(), NOW), Ok(()));
     let mut state = State::default();
     if let Ok(line) = guard.rule_control(&genuine, &state, NOW) {
-        take_in(&mut state, vec![line]);
+        take_in(&mut state, &[line]);
         assert!(guard.rule_control(&genuine, &state, NOW).is_err(), "a statement counts twice");
     }
 }

@@ -59,7 +59,7 @@ fn decide(guard: &Guard, verified: &Verified) {
     if verdict.is_ok() {
         allowed(verified);
     }
-    take_in(&mut state, lines);
+    take_in(&mut state, &lines);
     match guard.rule(verified, &state, NOW) {
         Ruling::Counted(error) => assert_eq!(error.reason, Reason::Replayed),
         Ruling::Logged(..) => panic!("a message counts twice"),

@@ -233,14 +233,17 @@ def chain(links: int, read: Iterable[str] = TREES) -> tuple[Identity, Identity, 
 
 @contextmanager
 def gated(
-    folder: Path | None, links: int, read: Iterable[str] = TREES
+    folder: Path | None, links: int, read: Iterable[str] = TREES, rules: bytes | None = None
 ) -> Iterator[tuple[Gate, Callable[[int], list[bytes]]]]:
-    """A gate over a new log, and a source of messages that it has never seen."""
+    """A gate over a new log, and a source of messages that it has never seen.
+
+    ``rules`` of its monitor are a JSON array.
+    """
     root, holder, token = chain(links, read)
     signer = Identity.generate("gate")
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=folder) as place:
         gate = Gate.open(Path(place, "log"), signer, anchor=None, clock=lambda: NOW)
-        gate.arm(policy=Policy.CHAIN_ONLY, roots=[root.id], operators=[])
+        gate.arm(policy=Policy.CHAIN_ONLY, roots=[root.id], operators=[], rules=rules)
         sender = Sender(holder, gate=gate.id, token=token, policy=Policy.CHAIN_ONLY.hash)
 
         def messages(count: int) -> list[bytes]:

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Reason, Result};
 use crate::monitor::{Rule, Then};
 
+mod record;
+
+pub use record::Record;
+pub(crate) use record::Told;
+
 /// Something a line can say.
 pub trait Entry: Serialize + DeserializeOwned {
     /// The line's `kind`.

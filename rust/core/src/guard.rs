@@ -6,9 +6,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::audit::hex_text;
 use crate::caveat::{Limits, Request};
 use crate::control::{Control, Target};
-use crate::entry::{Alerted, ControlSeen, Decision, Entry, LinkSeen, Registered, Rules};
+use crate::entry::{Alerted, ControlSeen, Decision, Record, Rules};
 use crate::error::{Error, Reason, Result, Stage};
 use crate::key::{AgentId, Hash256, Verifier, sha256};
 use crate::limits;
@@ -118,9 +119,6 @@ impl Verified {
 #[derive(Debug)]
 pub struct Genuine(Control);
 
-/// A line to append: kind and body.
-pub type Line = (&'static str, Vec<u8>);
-
 /// What the gate says.
 #[derive(Debug)]
 pub enum Ruling {
@@ -128,7 +126,7 @@ pub enum Ruling {
     Counted(Error),
     /// An answer, the lines that must be durable before it is given, and what the monitor has
     /// to tell about it, which is among the lines.
-    Logged(Vec<Line>, Result<()>, Vec<Alert>),
+    Logged(Vec<Record>, Result<()>, Vec<Alert>),
 }
 
 /// Verification and judgement under one setup.
@@ -276,7 +274,7 @@ impl Guard {
         Genuine(control): &Genuine,
         state: &State,
         now: u64,
-    ) -> Result<Line> {
+    ) -> Result<Record> {
         let now = effective(state, now)?;
         control.check_times(now)?;
         let statement = control.statement();
@@ -296,7 +294,7 @@ impl Guard {
             expires: statement.expires,
             statement: URL_SAFE_NO_PAD.encode(control.as_bytes()),
         };
-        Ok((ControlSeen::KIND, entry.to_body()?))
+        Record::of(&entry)
     }
 
     /// Reads a registration and checks gate, times and signatures; touches no state.
@@ -310,14 +308,14 @@ impl Guard {
         genuine: &registration::Genuine,
         state: &State,
         now: u64,
-    ) -> Result<Line> {
+    ) -> Result<Record> {
         let now = effective(state, now)?;
         let registration = genuine.registration();
         registration.check_times(now)?;
         state.check_lost(registration.issued)?;
         registration.check_role(&self.setup.roots)?;
         state.check_registration(registration)?;
-        Ok((Registered::KIND, genuine.entry().to_body()?))
+        Record::of(&genuine.entry())
     }
 }
 
@@ -338,16 +336,18 @@ fn lines(
     gate: &AgentId,
     verdict: &Result<()>,
     alerts: &[Alert],
-) -> Result<Vec<Line>> {
+) -> Result<Vec<Record>> {
     let chain = &verified.chain;
     let mut lines = Vec::with_capacity(1);
     for link in chain.token.links() {
         if !state.has_seen(&link.id()) {
-            let (id, link) = (hex::encode(link.id()), URL_SAFE_NO_PAD.encode(link.as_bytes()));
-            lines.push((LinkSeen::KIND, LinkSeen { id, link }.to_body()?));
+            lines.push(Record::link(link));
         }
     }
-    lines.push((Decision::KIND, decision(verified, gate, verdict)?.to_body()?));
+    lines.push(Record::decision(
+        decision(verified, gate, verdict)?,
+        &verified.message.body().resource,
+    )?);
     for alert in alerts {
         let entry = Alerted {
             rule: alert.rule.clone(),
@@ -357,7 +357,7 @@ fn lines(
             detail: alert.detail.clone(),
             message: hex::encode(verified.message.id()),
         };
-        lines.push((Alerted::KIND, entry.to_body()?));
+        lines.push(Record::of(&entry)?);
     }
     Ok(lines)
 }
@@ -375,8 +375,8 @@ fn decision(verified: &Verified, gate: &AgentId, verdict: &Result<()>) -> Result
         caveat: error.and_then(|error| error.axis).map(|axis| axis.code().to_owned()),
         witness: error.and_then(|error| error.witness.clone()),
         holder: chain.holder_text.clone(),
-        token: hex::encode(chain.token.leaf()?.id()),
-        message: hex::encode(message.id()),
+        token: hex_text(&chain.token.leaf()?.id()),
+        message: hex_text(&message.id()),
         recipient: if body.recipient == *gate {
             "gate".to_owned()
         } else {
@@ -384,14 +384,14 @@ fn decision(verified: &Verified, gate: &AgentId, verdict: &Result<()>) -> Result
         },
         action: body.action.clone(),
         resource: body.resource.to_string(),
-        args: hex::encode(sha256(&body.args)),
-        payload: hex::encode(body.payload_digest),
-        code: body.code.map(hex::encode),
-        policy: hex::encode(body.policy),
-        stream: hex::encode(body.stream),
+        args: hex_text(&sha256(&body.args)),
+        payload: hex_text(&body.payload_digest),
+        code: body.code.map(|code| hex_text(&code)),
+        policy: hex_text(&body.policy),
+        stream: hex_text(&body.stream),
         number: body.number,
         expires: body.expires,
-        causes: body.causes.iter().map(hex::encode).collect(),
+        causes: body.causes.iter().map(|cause| hex_text(cause)).collect(),
         labels: body.labels.clone(),
     })
 }

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
-    Alerted, ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Registered, Rules,
-    Summary, Unused,
+    Alerted, ControlSeen, Decision, Entry, LinkSeen, Outcome, Record, Recovered, Registered, Rules,
+    Summary, Told, Unused,
 };
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
@@ -26,6 +26,7 @@ mod snapshot;
 mod streams;
 mod withdrawn;
 
+pub(crate) use links::Given;
 use links::Links;
 pub use snapshot::check_rules;
 use streams::Streams;
@@ -262,6 +263,16 @@ impl State {
         Err(Error::new(Reason::NoStanding, detail))
     }
 
+    /// Takes in an entry that is being written, as [`State::apply`] takes in its line.
+    pub fn take(&mut self, index: u64, time: u64, record: &Record) -> Result<()> {
+        self.advance(time);
+        match record.told() {
+            Told::Unread => self.apply(index, time, record.kind(), record.body()),
+            Told::Link(given) => self.links.add(given),
+            Told::Decision(told) => self.decided(index, &told.0, Some(&told.1)),
+        }
+    }
+
     /// Takes in one line. A body that does not read, or that contradicts the lines before it,
     /// is an error: such a log is not folded.
     pub fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
@@ -269,7 +280,7 @@ impl State {
         // which something else was decided.
         self.advance(time);
         match kind {
-            Decision::KIND => self.decided(index, &Decision::from_body(body)?),
+            Decision::KIND => self.decided(index, &Decision::from_body(body)?, None),
             LinkSeen::KIND => self.saw(&LinkSeen::from_body(body)?),
             Outcome::KIND => self.ended(&Outcome::from_body(body)?),
             Alerted::KIND => self.alerted(&Alerted::from_body(body)?),
@@ -328,7 +339,13 @@ impl State {
         }
     }
 
-    fn decided(&mut self, index: u64, decision: &Decision) -> Result<()> {
+    /// Takes in a decision; its resource is read where it is not known.
+    fn decided(
+        &mut self,
+        index: u64,
+        decision: &Decision,
+        resource: Option<&Resource>,
+    ) -> Result<()> {
         let token = unhex(&decision.token)?;
         let principal = match self.links.get(&token) {
             Some(seen) => seen.principal,
@@ -345,7 +362,17 @@ impl State {
         if decision.allow {
             self.pending.insert(index);
         }
-        self.counted(index, decision, &token)
+        if self.monitor.rules().is_empty() {
+            return Ok(());
+        }
+        match resource {
+            Some(resource) => self.counted(index, decision, (&token, resource)),
+            None => {
+                let resource = Resource::parse(&decision.resource)?;
+                self.counted(index, decision, (&token, &resource))
+            }
+        }
+        Ok(())
     }
 
     fn saw(&mut self, entry: &LinkSeen) -> Result<()> {
@@ -354,21 +381,21 @@ impl State {
         if link.id() != unhex(&entry.id)? {
             return Err(Error::malformed("a link is not the one its id names"));
         }
-        self.links.add(link.id(), &link)
+        self.links.add(&Given::of(&link))
     }
 
-    fn counted(&mut self, index: u64, decision: &Decision, token: &Hash256) -> Result<()> {
-        if self.monitor.rules().is_empty() {
-            return Ok(());
-        }
-        let resource = Resource::parse(&decision.resource)?;
-        let matched = self.monitor.matching(&decision.action, &resource);
+    fn counted(
+        &mut self,
+        index: u64,
+        decision: &Decision,
+        (token, resource): (&Hash256, &Resource),
+    ) {
+        let matched = self.monitor.matching(&decision.action, resource);
         let mut holders: Vec<_> = self.links.chain(token).map(|seen| &seen.holder).collect();
         holders.reverse();
         let subjects = self.subjects(holders.into_iter());
         let event = Event { subjects: &subjects, matched: &matched, time: self.time };
         self.monitor.count(&event, Verdict::of(decision.reason.as_deref()), index);
-        Ok(())
     }
 
     fn alerted(&mut self, alert: &Alerted) -> Result<()> {

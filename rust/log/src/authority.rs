@@ -8,7 +8,6 @@ use moat_core::registration::Role;
 use moat_core::registry::Agent;
 use moat_core::token::Token;
 
-use crate::Entry as Line;
 use crate::gate::{Gate, Inner, Outcome, last};
 
 impl Gate {
@@ -22,7 +21,7 @@ impl Gate {
         };
         let ruled = self.0.store.commit(now, |state, out| {
             let line = guard.rule_control(&control, state, now);
-            line.map(|(kind, body)| out.push(Line { kind, body }))
+            line.map(|line| out.push(line))
         })?;
         let index = last(&ruled);
         self.0.stop_withdrawn();
@@ -55,7 +54,7 @@ impl Gate {
         };
         let ruled = self.0.store.commit(now, |state, out| {
             let line = guard.rule_registration(&genuine, state, now);
-            line.map(|(kind, body)| out.push(Line { kind, body }))
+            line.map(|line| out.push(line))
         })?;
         drop(guard);
         let index = last(&ruled);

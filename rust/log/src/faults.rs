@@ -18,7 +18,7 @@ use crate::notary::Notary;
 use crate::rotate::Files;
 use crate::segments;
 use crate::writer::{Disk, Health, Writer};
-use crate::{AnchorState, Entry, Fold, LogError, Options, SEGMENT_BYTES, Store, Trust, verify};
+use crate::{AnchorState, Fold, LogError, Options, Record, SEGMENT_BYTES, Store, Trust, verify};
 
 /// What a disk does from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,8 +220,8 @@ fn segment(place: &Path) -> PathBuf {
     place.join("log/seg").join(segments::name(0))
 }
 
-fn entry(n: u64) -> Entry {
-    Entry { kind: "note", body: format!("{{\"n\":{n}}}").into_bytes() }
+fn entry(n: u64) -> Record {
+    Record::new("note", format!("{{\"n\":{n}}}").into_bytes())
 }
 
 fn note(store: &Store<Bodies>, n: u64) -> Result<u64, LogError> {
@@ -243,7 +243,7 @@ fn recover(place: &Path, acknowledged: u64) -> u64 {
     for (n, note) in notes.unwrap().iter().enumerate() {
         assert_eq!(note, &format!("note {{\"n\":{n}}}"), "in order and without a gap");
     }
-    store.commit(NOW, |_, out| out.push(Entry { kind: "after", body: b"{}".to_vec() })).unwrap();
+    store.commit(NOW, |_, out| out.push(Record::new("after", b"{}".to_vec()))).unwrap();
     store.close().unwrap();
     let trust = Trust { log: gate().id(), anchor: options(place).anchor, key: None };
     assert_eq!(verify(&place.join("log"), &trust, Bodies::default, |_| ()).unwrap().torn, 0);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
-use moat_core::entry::{Entry, Recovered, Summary, Unused};
+use moat_core::entry::{Entry, Record, Recovered, Summary, Unused};
 use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
 use moat_core::monitor::{Alert, Rules, Then};
@@ -16,11 +16,15 @@ use moat_core::{Error, Reason, Result};
 
 use crate::parallel;
 use crate::permit::{Permit, Stop};
-use crate::{Committed, Entry as Line, Fold, LogError, Opened, Options, Pending, Pruned, Store};
+use crate::{Committed, Fold, LogError, Opened, Options, Pending, Pruned, Store};
 
 impl Fold for State {
     fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
         Self::apply(self, index, time, kind, body)
+    }
+
+    fn take(&mut self, index: u64, time: u64, record: &Record) -> Result<()> {
+        Self::take(self, index, time, record)
     }
 
     fn advance(&mut self, now: u64) -> u64 {
@@ -260,7 +264,7 @@ impl Gate {
                 }
                 Ruling::Logged(lines, verdict, alerts) => {
                     let before = lines.len() - alerts.len() - 1;
-                    out.extend(lines.into_iter().map(|(kind, body)| Line { kind, body }));
+                    out.extend(lines);
                     Judged { verdict, at, before: before as u64, alerts }
                 }
             }
@@ -343,8 +347,7 @@ impl Gate {
     }
 
     fn append<E: Entry>(&self, now: u64, entry: &E) -> Outcome<u64> {
-        let body = entry.to_body().map_err(LogError::Entry)?;
-        self.0.append(now, E::KIND, body)
+        self.0.append(now, Record::of(entry).map_err(LogError::Entry)?)
     }
 
     /// Signs the log as it is now.
@@ -403,8 +406,8 @@ pub(crate) const fn last<R>(committed: &Committed<R>) -> u64 {
 }
 
 impl Inner {
-    pub(crate) fn append(&self, now: u64, kind: &'static str, body: Vec<u8>) -> Outcome<u64> {
-        let done = self.store.commit(now, |_, out| out.push(Line { kind, body }))?;
+    pub(crate) fn append(&self, now: u64, record: Record) -> Outcome<u64> {
+        let done = self.store.commit(now, |_, out| out.push(record))?;
         Ok(last(&done))
     }
 

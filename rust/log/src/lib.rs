@@ -31,8 +31,9 @@ mod flips;
 
 pub use error::{LogError, Witness};
 pub use gate::{Decision, Gate};
+pub use moat_core::entry::Record;
 pub use open::{AnchorState, Opened, Options, SEGMENT_BYTES};
 pub use permit::{Effect, End, Permit, Watch};
 pub use prune::Pruned;
-pub use store::{Committed, Entry, Fold, Pending, Store, Ticket};
+pub use store::{Committed, Fold, Pending, Store, Ticket};
 pub use verify::{Progress, Report, Trust, Unchecked, lines, verify, walk};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use moat_core::entry::{Entry, Outcome};
+use moat_core::entry::{Outcome, Record};
 use moat_core::guard::Verified;
 use moat_core::key::{AgentId, sha256};
 use moat_core::limits::PERMIT_SECONDS;
@@ -169,8 +169,7 @@ impl Permit {
             fuel: outcome.fuel,
             detail: outcome.detail.map(brief),
         };
-        let body = outcome.to_body().map_err(LogError::Entry)?;
-        self.gate.append(now, Outcome::KIND, body)
+        self.gate.append(now, Record::of(&outcome).map_err(LogError::Entry)?)
     }
 }
 

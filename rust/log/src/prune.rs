@@ -3,12 +3,13 @@
 use std::sync::PoisonError;
 
 use moat_core::audit::PRUNED;
+use moat_core::entry::Record;
 
 use crate::LogError;
 use crate::prove::replay_tiles;
 use crate::segments::{Place, Segments, cut, name};
 use crate::snapshot::{Start, pruned_body};
-use crate::store::{Entry, Fold, Store};
+use crate::store::{Fold, Store};
 
 /// Segments that are, or would be, removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl<F: Fold> Store<F> {
         let before = kept.chain.size();
         if self.lock()?.pruned < before {
             self.keep_tiles(&segments, &kept)?;
-            let entry = Entry { kind: PRUNED, body: pruned_body(before) };
+            let entry = Record::new(PRUNED, pruned_body(before));
             // From here on readers are told that the entries are gone.
             self.append_own(entry, now, |inner| {
                 inner.pruned = before;

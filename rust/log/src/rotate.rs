@@ -2,12 +2,13 @@
 //! what that adds up to.
 
 use moat_core::audit::{SNAPSHOT, snapshot_parts};
+use moat_core::entry::Record;
 
 use crate::LogError;
 use crate::folder::Folder;
 use crate::notary::Mark;
 use crate::segments::{Span, name};
-use crate::store::{BLOCK, Entry, Fold, Inner, Store};
+use crate::store::{BLOCK, Fold, Inner, Store};
 use crate::writer::Disk;
 
 /// How many times as long as the newest snapshot the lines after it are, before the next one:
@@ -115,8 +116,7 @@ impl<F: Fold> Store<F> {
         self.writer.switch(disk.map_err(|why| failed(why.to_string()))?)?;
         let before = std::mem::replace(&mut inner.current, Current::new(mark.size));
         inner.older.push(before.span);
-        let entry = |body| Entry { kind: SNAPSHOT, body };
-        let entries: Vec<_> = parts.into_iter().map(entry).collect();
+        let entries: Vec<_> = parts.into_iter().map(|body| Record::new(SNAPSHOT, body)).collect();
         let batch = inner.append(&entries, now, &self.key);
         let batch = batch.map_err(|why| failed(why.to_string()))?;
         (inner.due.snapshot, inner.due.since) = (batch.lines.len() as u64, 0);

@@ -14,7 +14,7 @@ use std::fs;
 
 use common::{NOW, Place, Tally, gate, note, notes};
 use moat_core::audit::{Chain, Checkpoint, Line, MacKey, SNAPSHOT, SnapshotPart};
-use moat_log::{Entry, LogError, Options, Report, Store, Trust, Unchecked, lines, verify};
+use moat_log::{LogError, Options, Record, Report, Store, Trust, Unchecked, lines, verify};
 
 fn small(place: &Place) -> Options {
     Options { segment_bytes: 2048, ..place.options() }
@@ -41,9 +41,8 @@ fn segmented(count: u64) -> Place {
 fn with_parts() -> Place {
     let place = Place::in_memory();
     let store = open(&place).unwrap();
-    let ballast = || Entry { kind: "ballast", body: b"{}".to_vec() };
-    let large =
-        || Entry { kind: "note", body: format!("{{\"x\":\"{}\"}}", "x".repeat(60_000)).into() };
+    let ballast = || Record::new("ballast", b"{}".to_vec());
+    let large = || Record::new("note", format!("{{\"x\":\"{}\"}}", "x".repeat(60_000)).into());
     store.commit(NOW, |_, out| out.extend((0..3).map(|_| ballast()))).unwrap();
     for _ in 0..12 {
         store.commit(NOW, |_, out| out.push(large())).unwrap();

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{NOW, Place, Tally, entry, gate, note, notes};
 use moat_core::audit::{Checkpoint, InclusionProof, Line, SnapshotPart};
 use moat_log::{
-    AnchorState, Entry, LogError, Options, Report, Store, Trust, Unchecked, Witness, lines, verify,
-    walk,
+    AnchorState, LogError, Options, Record, Report, Store, Trust, Unchecked, Witness, lines,
+    verify, walk,
 };
 
 const SMALL: u64 = 2048;
@@ -174,11 +174,11 @@ fn time_that_passed_without_a_line_is_in_the_snapshot() {
 fn a_large_state_is_written_again_only_after_four_times_its_size() {
     let place = Place::in_memory();
     let store = open(&place).unwrap();
-    let ballast = || Entry { kind: "ballast", body: b"{}".to_vec() };
+    let ballast = || Record::new("ballast", b"{}".to_vec());
     store.commit(NOW, |_, out| out.extend((0..4).map(|_| ballast()))).unwrap();
     let large = || {
         let body = format!("{{\"x\":\"{}\"}}", "x".repeat(30_000));
-        Entry { kind: "note", body: body.into_bytes() }
+        Record::new("note", body.into_bytes())
     };
     for _ in 0..100 {
         store.commit(NOW, |_, out| out.push(large())).unwrap();

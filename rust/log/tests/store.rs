@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{NOW, Place, Seen, copy, entry, gate, note, notes};
 use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof, Line};
-use moat_log::{AnchorState, Entry, LogError, Options, Store};
+use moat_log::{AnchorState, LogError, Options, Record, Store};
 
 #[test]
 fn a_new_log_starts_with_its_origin_and_reopening_adds_nothing() {
@@ -164,7 +164,7 @@ fn an_entry_that_cannot_be_written_changes_nothing() {
         ("torn", "{}"),
         ("restored", "{}"),
     ] {
-        let bad = Entry { kind, body: body.as_bytes().to_vec() };
+        let bad = Record::new(kind, body.as_bytes().to_vec());
         let refused = store.commit(NOW, |_, out| out.extend([entry(1), bad, entry(2)]));
         assert!(matches!(refused, Err(LogError::Entry(_))), "{kind}");
     }
@@ -178,7 +178,7 @@ fn an_entry_that_cannot_be_written_changes_nothing() {
 fn a_state_that_refuses_its_own_entry_stops_the_log() {
     let place = Place::new();
     let store = place.open().unwrap();
-    let bad = Entry { kind: "bad", body: b"{}".to_vec() };
+    let bad = Record::new("bad", b"{}".to_vec());
     let refused = store.commit(NOW, |_, out| out.push(bad));
     assert!(matches!(refused, Err(LogError::Unavailable { .. })));
     assert!(matches!(note(&store, 1), Err(LogError::Unavailable { .. })));

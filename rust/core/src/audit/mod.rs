@@ -45,6 +45,17 @@ fn hex<const N: usize>(bytes: &[u8]) -> [u8; N] {
     out
 }
 
+/// The same as text, for any number of bytes; `hex::encode` takes several times as long.
+pub(crate) fn hex_text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let [high, low] = hex(&[*byte]);
+        text.push(char::from(high));
+        text.push(char::from(low));
+    }
+    text
+}
+
 /// Are these lower-case hexadecimal digits, all of them?
 fn is_hex(bytes: &[u8]) -> bool {
     let other = |b: u8| u8::from(b.wrapping_sub(b'0') > 9) & u8::from(b.wrapping_sub(b'a') > 5);

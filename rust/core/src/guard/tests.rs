@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::caveat::{Actions, Args, Caveats, Denial, Grant, Terms};
+use crate::entry::{Entry, LinkSeen};
 use crate::key::Identity;
 use crate::message::Body;
 use crate::pattern::{Pattern, Resource};
@@ -223,17 +224,17 @@ fn the_log_gets_the_decision_and_the_links_that_it_does_not_have() {
     let Ruling::Logged(lines, Ok(()), _) = guard.rule(&verified, &state, NOW) else {
         unreachable!()
     };
-    let kinds: Vec<_> = lines.iter().map(|(kind, _)| *kind).collect();
+    let kinds: Vec<_> = lines.iter().map(Record::kind).collect();
     assert_eq!(kinds, [LinkSeen::KIND, Decision::KIND]);
-    let made = Decision::from_body(&lines[1].1).unwrap();
+    let made = Decision::from_body(lines[1].body()).unwrap();
     assert!(made.allow);
     assert_eq!(made.recipient, "gate");
-    state.apply(0, NOW, lines[0].0, &lines[0].1).unwrap();
+    state.take(0, NOW, &lines[0]).unwrap();
     let Ruling::Logged(again, Ok(()), _) = guard.rule(&verified, &state, NOW) else {
         unreachable!()
     };
     assert_eq!(again, lines[1..]);
-    state.apply(1, NOW, lines[1].0, &lines[1].1).unwrap();
+    state.take(1, NOW, &lines[1]).unwrap();
     let Ruling::Counted(error) = guard.rule(&verified, &state, NOW) else { unreachable!() };
     assert_eq!(error.reason, Reason::Replayed);
 }

@@ -19,6 +19,25 @@ pub(super) struct Seen {
     pub(super) expires: u64,
 }
 
+/// What a link says of who gave what to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    id: Hash256,
+    parent: Option<Hash256>,
+    issuer: AgentId,
+    holder: AgentId,
+    expires: u64,
+}
+
+impl Given {
+    pub(crate) fn of(link: &Link) -> Self {
+        let claims = link.claims();
+        let (issuer, holder) = (claims.issuer, claims.holder);
+        let expires = claims.caveats.expires;
+        Self { id: link.id(), parent: claims.parent, issuer, holder, expires }
+    }
+}
+
 /// Every live link that was seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Links {
@@ -58,17 +77,15 @@ impl Links {
     }
 
     /// Takes in a link, by its id.
-    pub(super) fn add(&mut self, id: Hash256, link: &Link) -> Result<()> {
-        let claims = link.claims();
-        let own = claims.caveats.expires;
-        let (principal, expires) = match claims.parent {
-            None => (claims.holder, own),
+    pub(super) fn add(&mut self, link: &Given) -> Result<()> {
+        let Given { id, parent, issuer, holder, expires: own } = *link;
+        let (principal, expires) = match parent {
+            None => (holder, own),
             Some(parent) => match self.seen.get(&parent) {
                 Some(seen) => (seen.principal, own.min(seen.expires)),
                 None => return Err(Error::malformed("a link whose parent was not seen")),
             },
         };
-        let (parent, issuer, holder) = (claims.parent, claims.issuer, claims.holder);
         self.put(id, Seen { parent, issuer, holder, principal, expires });
         Ok(())
     }

@@ -8,6 +8,8 @@ use crate::caveat::{Caveats, Limits, Terms};
 use crate::key::Identity;
 use crate::token::Claims;
 
+mod told;
+
 const NOW: u64 = 1_800_000_000;
 
 fn who(n: u8) -> Identity {
@@ -93,24 +95,22 @@ fn control(verb: Verb, target: Target, nonce: u8, now: u64) -> ControlSeen {
     }
 }
 
-/// One thing that can happen, as a line.
-fn line(step: (u8, u8, u64), now: u64, index: u64) -> (&'static str, Vec<u8>) {
+fn answer(decision: Decision) -> Result<Record> {
+    let resource = Resource::parse(&decision.resource).unwrap();
+    Record::decision(decision, &resource)
+}
+
+/// One thing that can happen, as it is written.
+fn record(step: (u8, u8, u64), now: u64, index: u64) -> Record {
     let (what, which, number) = step;
     let root = link(0, 1 + which % 3, None, 100 * u64::from(which % 3 + 1));
     let child = link(1 + which % 3, 10 + which, Some(&root), 50);
-    let body = |made: Result<Vec<u8>>| made.unwrap();
     let expires = now + 1 + number % 60;
-    match what {
-        0 => (LinkSeen::KIND, body(seen(&root).to_body())),
-        1 => (LinkSeen::KIND, body(seen(&child).to_body())),
-        2..=5 => {
-            let made = decision(&root, which % 2 == 0, (which % 4, number), expires);
-            (Decision::KIND, body(made.to_body()))
-        }
-        6 => {
-            let made = decision(&child, true, (which % 4, number), expires);
-            (Decision::KIND, body(made.to_body()))
-        }
+    let made = match what {
+        0 => Ok(Record::link(&root)),
+        1 => Ok(Record::link(&child)),
+        2..=5 => answer(decision(&root, which % 2 == 0, (which % 4, number), expires)),
+        6 => answer(decision(&child, true, (which % 4, number), expires)),
         7 => {
             let target = match which % 2 {
                 0 => Target::Agent(who(which).id()),
@@ -118,10 +118,10 @@ fn line(step: (u8, u8, u64), now: u64, index: u64) -> (&'static str, Vec<u8>) {
             };
             let verb = Verb::ALL[usize::try_from(number).unwrap() % 4];
             let nonce = u8::try_from(number % 256).unwrap();
-            (ControlSeen::KIND, body(control(verb, target, nonce, now).to_body()))
+            Record::of(&control(verb, target, nonce, now))
         }
-        8 => (Unused::KIND, body(Unused { decisions: vec![index.saturating_sub(3)] }.to_body())),
-        9 => ("restored", b"{}".to_vec()),
+        8 => Record::of(&Unused { decisions: vec![index.saturating_sub(3)] }),
+        9 => Ok(Record::new("restored", b"{}".to_vec())),
         _ => {
             let outcome = Outcome {
                 decision: index.saturating_sub(1),
@@ -130,9 +130,10 @@ fn line(step: (u8, u8, u64), now: u64, index: u64) -> (&'static str, Vec<u8>) {
                 fuel: Some(number),
                 detail: None,
             };
-            (Outcome::KIND, body(outcome.to_body()))
+            Record::of(&outcome)
         }
-    }
+    };
+    made.unwrap()
 }
 
 fn again(state: &State) -> State {
@@ -155,15 +156,16 @@ proptest! {
         for (at, (what, which, number, wait)) in steps.into_iter().enumerate() {
             now += wait;
             let index = u64::try_from(at).unwrap();
-            let (kind, body) = line((what, which, number), now, index);
+            let made = record((what, which, number), now, index);
+            let (kind, body) = (made.kind(), made.body());
             if at == cut {
                 twin = Some(again(&state));
             }
             let mut next = state.clone();
-            let took = next.apply(index, now, kind, &body);
+            let took = next.take(index, now, &made);
             if let Some(twin) = &mut twin {
                 let mut after = twin.clone();
-                prop_assert_eq!(after.apply(index, now, kind, &body).is_ok(), took.is_ok());
+                prop_assert_eq!(after.apply(index, now, kind, body).is_ok(), took.is_ok());
                 if took.is_ok() {
                     *twin = after;
                 }

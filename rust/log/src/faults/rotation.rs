@@ -76,7 +76,7 @@ fn segments_of(place: &Path) -> BTreeSet<String> {
 /// snapshot has several parts.
 fn due(place: &Path, ballast: u64) -> u64 {
     let store = open_small(place, &plan()).unwrap();
-    let more = (0..ballast).map(|_| Entry { kind: "ballast", body: b"{}".to_vec() });
+    let more = (0..ballast).map(|_| Record::new("ballast", b"{}".to_vec()));
     store.commit(NOW, |_, out| out.extend(more)).unwrap();
     let mut notes = 0;
     while store.inner.lock().unwrap().current.span.end < SMALL {

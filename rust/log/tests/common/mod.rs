@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use moat_core::Error;
 use moat_core::key::{Identity, sha256};
-use moat_log::{Entry, Fold, LogError, Options, Report, SEGMENT_BYTES, Store, Trust, verify};
+use moat_log::{Fold, LogError, Options, Record, Report, SEGMENT_BYTES, Store, Trust, verify};
 use serde_json::{Value, json};
 
 pub(crate) const NOW: u64 = 1_700_000_000;
@@ -205,8 +205,8 @@ pub(crate) fn gate() -> Identity {
     Identity::from_seed("gate", &[7; 32]).unwrap()
 }
 
-pub(crate) fn entry(n: u64) -> Entry {
-    Entry { kind: "note", body: format!("{{\"n\":{n}}}").into_bytes() }
+pub(crate) fn entry(n: u64) -> Record {
+    Record::new("note", format!("{{\"n\":{n}}}").into_bytes())
 }
 
 pub(crate) fn note<F: Fold>(store: &Store<F>, n: u64) -> Result<u64, LogError> {

@@ -219,6 +219,10 @@ class Watcher:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
+    def look(self) -> None:
+        """Take up what is there now."""
+        self._folder.take(self._accept)
+
     def _run(self) -> None:
         while not self._stop.wait(PERIOD):
             try:

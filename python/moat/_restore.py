@@ -6,12 +6,11 @@ line `restored` that it was, so whatever was signed before that is stale (spec/a
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,13 @@ from moat._archive import Archive
 from moat._backup import extract, scratch
 from moat._carry import Carried, Source, carry
 from moat._native import AgentId, Policy
+from moat._succession import unopened
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchor_path, ready_anchor
-from moat.errors import AuditError, GateBusy, MalformedInput, MoatError
+from moat.errors import AuditError, MalformedInput, MoatError
 from moat.keystore import KeyStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from os import PathLike
 
     from moat._backup import Progress
@@ -92,7 +92,7 @@ def restore(
         _require_room(archive, target.parent)
         if replaced is not None:
             for name in _gates_of(replaced):
-                stack.enter_context(_held(replaced / "gates" / name / "log"))
+                stack.enter_context(unopened(replaced / "gates" / name / "log"))
         beside = stack.enter_context(scratch(target.parent))
         work = _Work(archive, beside / "state", replaced, clock, progress)
         work.extract()
@@ -162,7 +162,7 @@ class _Work:
         _mark(log, signer, copy, now)
         AuditLog.verify(log, log=signer.id, anchor=copy)
         # Until the anchor is the new log's, nobody opens it.
-        stack.enter_context(_held(log))
+        stack.enter_context(unopened(log))
         self._anchors[signer.id] = copy
         size = None if old is None or old[0].problem else old[0].verified
         return GateRestored(name, signer.id, facts["entries"], size, carried)
@@ -301,26 +301,6 @@ def _place(target: Path, *, replace: bool) -> Path | None:
         message = f"`{target}` is no state folder, so it is not replaced"
         raise MoatError(message)
     return target
-
-
-@contextmanager
-def _held(log: Path) -> Iterator[None]:
-    """Have a log's lock, as an open gate has; ``GateBusy`` where a process has it."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_CREAT
-    try:
-        lock = os.open(log / "lock", flags, 0o600)
-    except FileNotFoundError:
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"a process has the gate `{log.parent.name}`; stop it first"
-            raise GateBusy(message) from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def _gates_of(folder: Path) -> list[str]:

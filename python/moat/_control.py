@@ -93,6 +93,12 @@ class ControlFolder:
         except FileNotFoundError:
             return 0
 
+    def waits(self) -> bool:
+        """Whether something is left that was not looked at."""
+        with suppress(FileNotFoundError), self._opened() as folder:
+            return bool(self._waiting(folder))
+        return False
+
     def _take(self, folder: int, accept: Callable[[bytes, str], int]) -> int:
         counted = 0
         for name in self._waiting(folder):
@@ -219,9 +225,11 @@ class Watcher:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    def look(self) -> None:
-        """Take up what is there now."""
-        self._folder.take(self._accept)
+    def drain(self) -> None:
+        """Take up all that is there now, before there is nobody to do it."""
+        for _ in range(LEFT // TAKE):
+            if not self._folder.take(self._accept) and not self._folder.waits():
+                return
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD):

@@ -21,7 +21,7 @@ from moat._archive import Archive
 from moat._backup import extract, scratch
 from moat._carry import Carried, Source, carry
 from moat._native import AgentId, Policy
-from moat._succession import unopened
+from moat._succession import formers, require_settled, unopened
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchor_path, ready_anchor
 from moat.errors import AuditError, MalformedInput, MoatError
 from moat.keystore import KeyStore
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from moat._backup import Progress
     from moat._native import Identity
+    from moat.audit import Anchor
 
     Trust = Callable[[bytes], frozenset[AgentId]]
 
@@ -144,7 +145,16 @@ class _Work:
         """Verify a log, carry over what was withdrawn since, and have it say that it is a copy."""
         signer, log = self._signer(name), self.staged / "gates" / name / "log"
         facts = self._archive.facts["gates"][name]
-        last = self._verified(log, signer.id, facts)
+        before = None
+        for number, told in sorted(facts.get("former", {}).items(), key=lambda one: int(one[0])):
+            here = self.staged / "gates" / name / "former" / number
+            gate = KeyStore(here / "key").public(name)
+            if str(gate) != told["id"]:
+                message = f"the key of former log {number} of gate `{name}` is not the log's"
+                raise MalformedInput(message)
+            self._verified(here / "log", gate, told, before, anchor=DEFAULT_ANCHOR)
+            before = here / "log"
+        last = self._verified(log, signer.id, facts, before)
         old = self._old(name, signer.id)
         anchor = anchor_path(signer.id)
         ready_anchor(DEFAULT_ANCHOR)
@@ -187,9 +197,16 @@ class _Work:
             raise MalformedInput(message)
         return signer
 
-    def _verified(self, log: Path, gate: AgentId, facts: dict[str, object]) -> int:
+    def _verified(
+        self,
+        log: Path,
+        gate: AgentId,
+        facts: dict[str, object],
+        former: Path | None,
+        anchor: Anchor = None,
+    ) -> int:
         told = None if self._progress is None else partial(self._progress, "verifying")
-        found = AuditLog.verify(log, log=gate, anchor=None, progress=told)
+        found = AuditLog.verify(log, log=gate, anchor=anchor, former=former, progress=told)
         said = (facts["entries"], facts["root"], facts["signed"])
         if (found.entries, found.root.hex(), found.signed) != said:
             message = "the log in the backup is not the one that its manifest tells of"
@@ -203,7 +220,15 @@ class _Work:
         home = self._replaced / "gates" / name
         if not (home / "log").is_dir():
             return None
+        require_settled(home)
         with suppress(FileNotFoundError):
+            if gate in {one.id for one in formers(home)}:
+                message = (
+                    f"gate `{name}` in `{self._replaced}` has another key since the backup was "
+                    "made, and the former key would forget what was withdrawn since; use a newer "
+                    "backup"
+                )
+                raise MalformedInput(message)
             if KeyStore(home / "key").public(name) != gate:
                 message = f"gate `{name}` in `{self._replaced}` is another one than the backup's"
                 raise MalformedInput(message)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from moat._native import Identity, Report
+    from moat._native import Identity
     from moat.audit import Anchor
     from moat.registry import Registry
 
@@ -60,31 +60,14 @@ def formers(home: Path) -> list[FormerLog]:
     return [FormerLog(int(p.name), p, KeyStore(p / "key").public(home.name)) for p in found]
 
 
-def verify(
-    home: Path,
-    *,
-    anchor: Anchor,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[Report]:
-    """Verify a gate's log and all its former ones, each against the one before it.
-
-    Gives their reports, the oldest first, the gate's own last. ``progress(log, done, total)``
-    tells of bytes. Raises as ``AuditLog.verify``; former logs have default anchors.
-    """
-    before, reports = None, []
-    for one in formers(home):
-        told = _told(progress, f"{FORMER}/{one.number}")
-        reports.append(AuditLog.verify(one.log, log=one.id, former=before, progress=told))
-        before = one.log
-    gate, told = KeyStore(home / "key").public(home.name), _told(progress, "log")
-    own = AuditLog.verify(home / "log", log=gate, anchor=anchor, former=before, progress=told)
-    return [*reports, own]
-
-
-def _told(
-    progress: Callable[[str, int, int], None] | None, log: str
-) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(log, done, total)
+def require_settled(home: Path) -> None:
+    """Refuse a gate whose rotation was begun and has not come to its end."""
+    if (home / NEXT).exists():
+        message = (
+            f"a rotation of the key of gate `{home.name}` in `{home.parent.parent}` is not "
+            "finished; open the gate once, which finishes it"
+        )
+        raise MoatError(message)
 
 
 # --- opening -------------------------------------------------------------------------------------

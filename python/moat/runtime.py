@@ -335,7 +335,7 @@ class Moat:
             _succession.require_seated(moat.audit)
             moat._watcher.stop()
             with _succession.held(home):
-                moat._watcher.look()
+                moat._watcher.drain()
                 known = _succession.hand_over(home, name, moat.audit, moat.registry)
                 entries, now = len(moat.audit), moat.pep.now()
                 former = moat.id

@@ -72,10 +72,13 @@ pub fn verify_after(
     let (last, state) = end(former, &known.gate)?;
     if last != known {
         let told = (known.entries, last.entries);
-        return Err(differs(1, &match told.0 == told.1 {
-            true => "the former log has another root".to_owned(),
-            false => format!("it was of {} entries, and the former log has {}", told.0, told.1),
-        }));
+        return Err(differs(
+            1,
+            &match told.0 == told.1 {
+                true => "the former log has another root".to_owned(),
+                false => format!("it was of {} entries, and the former log has {}", told.0, told.1),
+            },
+        ));
     }
     if state.successor() != Some(trust.log) {
         return Err(differs(1, "the former log does not hand over to this gate"));
@@ -99,12 +102,7 @@ fn end(folder: &Path, gate: &AgentId) -> Result<(Former, State), LogError> {
 }
 
 /// Compares the lines that say what was inherited; false where they were removed.
-fn compare(
-    folder: &Path,
-    log: &AgentId,
-    former: &Former,
-    state: &State,
-) -> Result<bool, LogError> {
+fn compare(folder: &Path, log: &AgentId, former: &Former, state: &State) -> Result<bool, LogError> {
     let (mut expected, mut found) = (None, Ok(false));
     walk(folder, log, |line| {
         if line.index == 0 {

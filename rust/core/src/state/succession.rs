@@ -112,3 +112,6 @@ impl State {
         matches!(keys, [.., (before, _), _] if before == gate)
     }
 }
+
+#[cfg(test)]
+mod tests;

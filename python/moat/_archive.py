@@ -235,8 +235,8 @@ def _check_facts(facts: dict[str, Any], logs: set[str]) -> None:
         former = gate.get("former", {})
         if "former" in gate and not former:
             raise ValueError(MANIFEST)
-        for at, log in ((f"gates/{name}", gate),
-                        *((f"gates/{name}/former/{n}", log) for n, log in former.items())):  # fmt: skip
+        found = {f"gates/{name}/former/{number}": log for number, log in former.items()}
+        for at, log in (found | {f"gates/{name}": gate}).items():
             if set(log) - ({"former"} if log is gate else set()) != _LOG_FACTS:
                 raise ValueError(MANIFEST)
             _require_types(log, {"entries": int, "id": str, "root": str, "signed": int})

@@ -93,11 +93,14 @@ class ControlFolder:
         except FileNotFoundError:
             return 0
 
-    def waits(self) -> bool:
-        """Whether something is left that was not looked at."""
-        with suppress(FileNotFoundError), self._opened() as folder:
-            return bool(self._waiting(folder))
-        return False
+    def drain(self, accept: Callable[[bytes, str], int]) -> None:
+        """Take up all that is there now, before the gate that it is for is gone."""
+        with suppress(FileNotFoundError):
+            for _ in range(LEFT // TAKE):
+                with self._opened() as folder:
+                    if not self._waiting(folder):
+                        return
+                    self._take(folder, accept)
 
     def _take(self, folder: int, accept: Callable[[bytes, str], int]) -> int:
         counted = 0
@@ -224,12 +227,6 @@ class Watcher:
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
-
-    def drain(self) -> None:
-        """Take up all that is there now, before there is nobody to do it."""
-        for _ in range(LEFT // TAKE):
-            if not self._folder.take(self._accept) and not self._folder.waits():
-                return
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD):

@@ -42,6 +42,7 @@ __all__ = [
     "Token",
     "canonicalize",
     "check_rules",
+    "hand_on",
     "keep_apart",
     "read_log",
     "verify_log",

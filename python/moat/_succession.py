@@ -28,7 +28,6 @@ from moat.keystore import KeyStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Any
 
     from moat._native import Identity
     from moat.audit import Anchor
@@ -74,18 +73,35 @@ def require_settled(home: Path) -> None:
 
 
 def open_log(
-    home: Path, *, signer: Callable[[], Identity], anchor: Anchor, **how: Any
+    home: Path,
+    *,
+    signer: Callable[[], Identity],
+    anchor: Anchor,
+    accept_restored: bool = False,
+    segment_bytes: int | None = None,
+    clock: Callable[[], int] | None = None,
 ) -> AuditLog:
     """Open a gate's log, after a rotation of its key that was begun has come to its end.
 
-    ``signer`` loads the gate's key. A gate that has handed over to a key that is not kept here
-    opens, and denies everything.
+    ``signer`` loads the gate's key, the rest is as in ``AuditLog.open``. A gate that has handed
+    over to a key that is not kept here opens, and denies everything.
     """
     begun = (home / NEXT).exists()
     if begun:
         with held(home):
             _switch(home, anchor)
-    audit = AuditLog.open(home / "log", signer=signer(), anchor=anchor, **how)
+
+    def opened() -> AuditLog:
+        return AuditLog.open(
+            home / "log",
+            signer=signer(),
+            anchor=anchor,
+            accept_restored=accept_restored,
+            segment_bytes=segment_bytes,
+            clock=clock,
+        )
+
+    audit = opened()
     try:
         if begun and (home / NEXT).exists():
             if audit.gate.successor is None:
@@ -96,7 +112,7 @@ def open_log(
                 audit.close()
                 with held(home):
                     complete(home, anchor, audit.now())
-                audit = AuditLog.open(home / "log", signer=signer(), anchor=anchor, **how)
+                audit = opened()
         _require_heir(home, audit)
     except BaseException:
         audit.close()

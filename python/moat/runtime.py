@@ -333,9 +333,8 @@ class Moat:
         home = Path(path) / "gates" / gate
         with cls.open(path, gate=gate, anchor=anchor, create=False, clock=clock) as moat:
             _succession.require_seated(moat.audit)
-            moat._watcher.stop()
             with _succession.held(home):
-                moat._watcher.drain()
+                ControlFolder(moat.path / CONTROL).drain(moat.take)
                 known = _succession.hand_over(home, name, moat.audit, moat.registry)
                 entries, now = len(moat.audit), moat.pep.now()
                 former = moat.id

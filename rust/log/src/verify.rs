@@ -207,11 +207,8 @@ fn check<F: Fold>(
             },
             |place, line| {
                 kinds.count(line.kind);
-                if line.kind == INHERITED && refold.is_none() {
-                    refold = Some(Refold::fresh(fold()));
-                }
-                let refold = refold.as_mut();
-                refold.map_or(Ok(()), |refold| refold.take(place, line, before.as_ref()))
+                let taken = wanted(&mut refold, line, &fold);
+                taken.map_or(Ok(()), |refold| refold.take(place, line, before.as_ref()))
             },
         )?;
         if !more {
@@ -236,8 +233,6 @@ fn check<F: Fold>(
     let former = fold.as_ref().and_then(Fold::former);
     let covered = |witness| claims.iter().find(|c| c.witness == witness).map(|c| c.size);
     let (signed, anchored) = (covered(Witness::Checkpoint), covered(Witness::Anchor));
-    let mut unchecked = unchecked(trust, (first, entries), signed, anchored);
-    unchecked.extend(former.map(|former| Unchecked::Inherited(former.entries)));
     let report = Report {
         entries,
         bytes,
@@ -249,9 +244,21 @@ fn check<F: Fold>(
         torn: replay.rest().len() as u64,
         kinds: kinds.0,
         former,
-        unchecked,
+        unchecked: unchecked(trust, (first, entries), (signed, anchored), former),
     };
     Ok((report, fold))
+}
+
+/// The state that lines are taken into, if any: from what was inherited on there has to be one.
+fn wanted<'r, F: Fold>(
+    refold: &'r mut Option<Refold<F>>,
+    line: &Line<'_>,
+    fold: impl Fn() -> F,
+) -> Option<&'r mut Refold<F>> {
+    if line.kind == INHERITED && refold.is_none() {
+        *refold = Some(Refold::fresh(fold()));
+    }
+    refold.as_mut()
 }
 
 /// How many lines there are of each kind.
@@ -339,8 +346,8 @@ fn unread(error: LogError) -> std::io::Error {
 fn unchecked(
     trust: &Trust,
     (first, entries): (u64, u64),
-    signed: Option<u64>,
-    anchored: Option<u64>,
+    (signed, anchored): (Option<u64>, Option<u64>),
+    former: Option<Former>,
 ) -> Vec<Unchecked> {
     let mut out = Vec::new();
     match (&trust.anchor, anchored) {
@@ -356,6 +363,7 @@ fn unchecked(
     if first > 0 {
         out.push(Unchecked::Pruned(first));
     }
+    out.extend(former.map(|former| Unchecked::Inherited(former.entries)));
     if trust.key.is_none() {
         out.push(Unchecked::Macs);
     }

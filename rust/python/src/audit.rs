@@ -283,7 +283,9 @@ pub(crate) fn verify_log(
     }
 }
 
-/// Make the log of the gate that comes after another, with all that the other one knew.
+/// Make the log of the gate that comes after another, in a new folder, with all that the other
+/// one knew; how many entries the former log has. ``log`` is the key of the former gate, whose
+/// log is read and verified. Raises ``AuditError``'s kin.
 #[pyfunction]
 #[pyo3(signature = (former, log, path, heir, *, now=None))]
 pub(crate) fn hand_on(

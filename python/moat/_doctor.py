@@ -394,7 +394,7 @@ def _former(home: Path) -> Iterator[Finding]:
     """Look at the logs of earlier keys, of which no secret may be left, and at a rotation."""
     report = partial(Finding, "former")
     if (home / _succession.NEXT).exists():
-        message = "a rotation of its key is not finished, and until it is, everything is denied"
+        message = "a rotation of its key is not finished; once it is signed, everything is denied"
         yield report("warn", message, "open the gate once, which finishes it")
     for one in _succession.formers(home):
         if secret := sorted((one.path / "key").glob("*.pem")):

@@ -180,8 +180,8 @@ def require_seated(audit: AuditLog) -> None:
         raise MoatError(message)
 
 
-def hand_over(home: Path, name: str | None, audit: AuditLog, registry: Registry) -> str:
-    """Make the next key and sign the rotation; the name that it is registered by.
+def hand_over(home: Path, name: str | None, audit: AuditLog, registry: Registry) -> None:
+    """Make the next key and sign the rotation.
 
     After this the gate denies everything, and ``complete`` has to follow. A gate that has no name
     yet is registered first. Raises ``Denied`` where the name is taken.
@@ -201,7 +201,6 @@ def hand_over(home: Path, name: str | None, audit: AuditLog, registry: Registry)
     except Denied:
         shutil.rmtree(home / NEXT)
         raise
-    return name
 
 
 def complete(home: Path, anchor: Anchor, now: int) -> None:

@@ -328,21 +328,23 @@ class Moat:
         be sealed for the new key, and tokens that are bound to the old one issued again. The old
         log stays beside, to be verified; the old secret is destroyed. A gate without a name is
         registered as ``name``, or as what it is called in the folder. Raises ``GateBusy`` while a
-        process has the gate. If it is interrupted, the next ``open`` finishes it.
+        process has the gate. If it is interrupted, the next ``open`` finishes it, or this again.
         """
         home = Path(path) / "gates" / gate
+        begun = len(_succession.formers(home))
         with cls.open(path, gate=gate, anchor=anchor, create=False, clock=clock) as moat:
-            _succession.require_seated(moat.audit)
-            with _succession.held(home):
-                ControlFolder(moat.path / CONTROL).drain(moat.take)
-                known = _succession.hand_over(home, name, moat.audit, moat.registry)
-                entries, now = len(moat.audit), moat.pep.now()
-                former = moat.id
-                moat.close()
-                _succession.complete(home, anchor, now)
-        number = _succession.formers(home)[-1].number
-        heir = KeyStore(home / "key").public(gate)
-        return GateRotated(gate, known, former, heir, entries, number)
+            if len(_succession.formers(home)) == begun:
+                _succession.require_seated(moat.audit)
+                with _succession.held(home):
+                    ControlFolder(moat.path / CONTROL).drain(moat.take)
+                    _succession.hand_over(home, name, moat.audit, moat.registry)
+                    moat.close()
+                    _succession.complete(home, anchor, moat.pep.now())
+        before = _succession.formers(home)[-1]
+        with cls.open(path, gate=gate, anchor=anchor, create=False, clock=clock) as moat:
+            known = moat.registry.name_of(moat.id) or gate
+            _, entries, _ = moat.audit.gate.former or (None, 0, None)
+            return GateRotated(gate, known, before.id, moat.id, entries, before.number)
 
     def close(self) -> None:
         """Shut down: no message is on its way any more, and every later decision is denied.

@@ -200,6 +200,25 @@ def test_another_log_in_the_place_of_the_former(place: Rotating) -> None:
                 Identity.generate("mallory"), now=place.now)  # fmt: skip
 
 
+def test_a_former_log_whose_end_is_not_signed(place: Rotating) -> None:
+    """The rotation may be there and not be the gate's: only the signature over it says so."""
+    with place.open() as moat:
+        signer = KeyStore(place.home / "key").load("main")
+        moat.registry.register(signer, role="gate", now=place.now)
+        early = str(moat.audit.checkpoint())
+        heir = Identity.generate("main")
+        moat.registry.rotate("main", heir, previous=signer, role="gate", now=place.now)
+    log, new = place.home / "log", place.folder / "new"
+    whole = (log / "checkpoint").read_text()
+    (log / "checkpoint").write_text(early)
+    with pytest.raises(AuditError, match="has not signed"):
+        hand_on(log, place.gate, new, heir, now=place.now)
+    (log / "checkpoint").write_text(whole)
+    assert hand_on(log, place.gate, new, heir, now=place.now) == len(lines_of(log))
+    with pytest.raises(AuditError, match="holds a log already"):
+        hand_on(log, place.gate, new, heir, now=place.now)
+
+
 def test_a_former_log_that_is_missing_or_cut(long: Rotating) -> None:
     former = long.home / "former" / "1" / "log"
     segment = former / "seg" / "000000000000.jsonl"
@@ -259,10 +278,6 @@ def test_no_code_reaches_the_former_logs(place: Rotating) -> None:
                        protected(place.state))  # fmt: skip
 
 
-class Crash(BaseException):
-    """The process ends here."""
-
-
 def steps(patch: pytest.MonkeyPatch, end: Callable[[], object], last: int) -> None:
     """End before the so manieth change that a rotation makes to the disk."""
     left = [last]
@@ -286,20 +301,24 @@ def steps(patch: pytest.MonkeyPatch, end: Callable[[], object], last: int) -> No
 
 def crash(place: Rotating, last: int, prepare: Callable[[pytest.MonkeyPatch], object]) -> bool:
     """Rotate in a child process that ends before a step, as by ``kill -9``; whether it did."""
-    child = os.fork()
-    if child == 0:
-        with pytest.MonkeyPatch.context() as patch:
-            prepare(patch)
-            steps(patch, lambda: os._exit(9), last)
-            try:
-                Moat.rotate_gate(place.state, clock=place.clock)
-            except BaseException:  # noqa: BLE001 - the parent must not go on in the child
-                os._exit(1)
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        code = child(place, lambda: steps(patch, lambda: os._exit(9), last))
     assert code in {0, 9}
     return code == 9
+
+
+def child(place: Rotating, prepare: Callable[[], object] = lambda: None) -> int:
+    """Rotate in a child process; its exit code."""
+    process = os.fork()
+    if process == 0:
+        try:
+            prepare()
+            Moat.rotate_gate(place.state, clock=place.clock)
+        except BaseException:  # noqa: BLE001 - the parent must not go on in the child
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def one_by_one(patch: pytest.MonkeyPatch) -> None:
@@ -358,6 +377,17 @@ def whole(place: Rotating) -> str:
     assert not list((former.path / "key").glob("*.pem"))
     AuditLog.verify(place.home / "log", log=gate, former=former.log)
     return "new"
+
+
+def test_rotating_again_after_a_crash_finishes_what_was_begun(place: Rotating) -> None:
+    """The key that was signed for is the next one; no other is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_succession, "complete", lambda *_: os._exit(9))
+        assert child(place) == 9
+    promised = KeyStore(place.home / "next" / "key").public("main")
+    done = place.rotate()
+    assert (done.id, done.number, done.name) == (promised, 1, "main")
+    assert place.rotate().number == 2
 
 
 def test_an_anchor_in_a_place_of_its_own(place: Rotating) -> None:

@@ -125,14 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_refused() {
+    fn other_spellings_of_the_former_log_are_refused() {
         let bodies = inherited_parts(&former(), &[b"{}".to_vec(), b"{}".to_vec()]).unwrap();
         let good = String::from_utf8(bodies.concat()).unwrap();
         assert_eq!(InheritedPart::parse(good.as_bytes()).unwrap().items, [b"{}", b"{}"]);
         for (from, to) in [
-            ("\"part\":0", "\"part\":1"),
-            ("\"part\":0,", ""),
-            ("\"of\":1", "\"of\":01"),
             ("did:key:z", "did:key:y"),
             ("did:key:z", "did:key:\\u007a"),
             ("\"entries\":3", "\"entries\":0"),
@@ -141,11 +138,7 @@ mod tests {
             ("\"abab", "\"ABab"),
             ("\"abab", "\"ab"),
             ("\"abab", "\"ababab"),
-            ("{},{}", "{},"),
-            ("{},{}", "{}{}"),
-            ("{},{}", "[]"),
-            ("]}", "],\"more\":1}"),
-            ("]}", "]"),
+            ("{}]", "{}],\"pruned\":0"),
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);

@@ -88,8 +88,8 @@ def open_log(
     """
     begun = (home / NEXT).exists()
     if begun:
-        with held(home):
-            _switch(home, anchor)
+        with held(home), unopened(home / "log"):
+            _switch(home, anchor, made=False)
 
     def opened() -> AuditLog:
         return AuditLog.open(
@@ -212,11 +212,15 @@ def complete(home: Path, anchor: Anchor, now: int) -> None:
             shutil.rmtree(made)  # it was not finished, and nobody has seen it
         hand_on(log, gate, made, heir, now=now)
         _sync(made, home / NEXT)
-        _switch(home, anchor)
+        _switch(home, anchor, made=True)
 
 
-def _switch(home: Path, anchor: Anchor) -> None:
-    """Go on from wherever it was left, once the next log is there; before that, do nothing."""
+def _switch(home: Path, anchor: Anchor, *, made: bool) -> None:
+    """Go on from wherever it was left.
+
+    Until the logs have changed places nothing is done, unless the next one was ``made`` just now:
+    one that a crash has left may be half written, and is made again.
+    """
     fresh, log, key = home / NEXT, home / "log", home / "key"
     for here in (log, key):
         _mend(here, fresh / here.name)
@@ -224,8 +228,8 @@ def _switch(home: Path, anchor: Anchor) -> None:
         return
     old, new = _order(_signer(log), _signer(fresh / "log"), log)
     if _signer(log) == old:
-        if _heir_of(fresh / "log") != old:
-            return  # it is not complete
+        if not made:
+            return
         AuditLog.verify(fresh / "log", log=new, anchor=None, former=log)
         _trade(log, fresh / "log")
     if _key(home) == old:

@@ -379,6 +379,23 @@ def whole(place: Rotating) -> str:
     return "new"
 
 
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_a_crash_while_the_next_log_is_written(place: Rotating, left: int) -> None:
+    """What is there of it is not believed, however far it came; it is made again."""
+    with place.open() as moat:
+        moat.revoke(place.agent)
+        for n in range(360):
+            moat.revoke(hashlib.sha256(b"%d" % n).digest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_succession, "_switch", lambda *_, **__: os._exit(9))
+        assert child(place) == 9
+    segment = place.home / "next" / "log" / "seg" / "000000000000.jsonl"
+    lines = segment.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 3
+    segment.write_bytes(b"".join(lines[:left]) + b'{"i":')
+    assert whole(place) == "new"
+
+
 def test_rotating_again_after_a_crash_finishes_what_was_begun(place: Rotating) -> None:
     """The key that was signed for is the next one; no other is made."""
     with pytest.MonkeyPatch.context() as patch:

@@ -60,7 +60,7 @@ def test_verify_says_what_holds_and_what_it_could_not_check(busy: Cli) -> None:
     found = busy.json("audit", "verify")
     assert set(found) == {
         "ok", "log", "entries", "bytes", "root", "time", "signed", "anchored", "torn",
-        "kinds", "unchecked",
+        "kinds", "inherited", "unchecked", "former",
     }  # fmt: skip
     assert found["ok"] is True
     assert found["log"] == gate(busy)

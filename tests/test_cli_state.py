@@ -62,7 +62,8 @@ def test_the_commands_are_these() -> None:
         "audit show", "audit prove", "audit check", "audit checkpoint", "audit export",
         "audit prune", "audit accept", "backup",
         "watch", "bench", "completion", "revoke", "restore", "suspend", "resume", "doctor",
-        "agent register", "agent rotate", "agent list", "agent history", "run", "demo",
+        "agent register", "agent rotate", "agent list", "agent history", "gate rotate",
+        "run", "demo",
     }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 ::
 
-    config.json  [rules.toml]  keys/…  gates/<gate>/key/…  gates/<gate>/log/…
+    config.json  [rules.toml]  keys/…
+    gates/<gate>/[former/<N>/](key|log)/…
     MANIFEST.json  MANIFEST.sha256
 
 Plain `tar` reads it. We read nothing but what we would have written ourselves, byte by byte: so
@@ -33,17 +34,22 @@ TILE: Final = 256 * 32
 LARGE: Final = 8 << 30
 """More than a segment can have, less than a header can say."""
 
+_LOG_FACTS: Final = {"anchor", "entries", "id", "root", "signed"}
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 20
 _END: Final = bytes(2 * _BLOCK)
 _KEY: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+_FORMER: Final = r"former/[1-9][0-9]?"
+"""The logs of a gate's earlier keys; a name has at most 64."""
+_LOG: Final = rf"gates/{_KEY}/({_FORMER}/)?log"
 _TREE: Final = (
     (re.compile(r"config\.json|rules\.toml"), SMALL),
     (re.compile(rf"keys/{_KEY}\.(pem|pub)"), SMALL),
     (re.compile(rf"gates/({_KEY})/key/\1\.(pem|pub)"), SMALL),
-    (re.compile(rf"gates/{_KEY}/log/checkpoint"), SMALL),
-    (re.compile(rf"gates/{_KEY}/log/seg/([0-9]{{12}}|[1-9][0-9]{{12,15}})\.jsonl"), LARGE),
-    (re.compile(rf"gates/{_KEY}/log/tile/[0-9]{{1,2}}/(x[0-9]{{3}}/){{0,5}}[0-9]{{3}}"), TILE),
+    (re.compile(rf"gates/({_KEY})/{_FORMER}/key/\1\.pub"), SMALL),
+    (re.compile(rf"{_LOG}/checkpoint"), SMALL),
+    (re.compile(rf"{_LOG}/seg/([0-9]{{12}}|[1-9][0-9]{{12,15}})\.jsonl"), LARGE),
+    (re.compile(rf"{_LOG}/tile/[0-9]{{1,2}}/(x[0-9]{{3}}/){{0,5}}[0-9]{{3}}"), TILE),
 )
 
 
@@ -186,7 +192,8 @@ class Archive(_Members):
             facts = json.loads(data)
             said = {name: (one["size"], one["sha256"]) for name, one in facts["members"].items()}
             spelled = _spelled(facts) == data and facts["version"] == VERSION
-            _check_facts(facts, {name.split("/")[1] for name in self.members if "/log/" in name})
+            _check_facts(facts, {name.partition("/log/")[0] for name in self.members
+                                 if "/log/" in name})  # fmt: skip
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             _refuse("its manifest does not read", error)
         if not spelled:
@@ -219,14 +226,23 @@ def _require_next(name: str, members: dict[str, Member]) -> None:
 
 
 def _check_facts(facts: dict[str, Any], logs: set[str]) -> None:
-    """Refuse facts of another shape, or of other gates than have a log here."""
-    if set(facts) != {"gates", "keys", "members", "time", "version"} or set(facts["gates"]) != logs:
+    """Refuse facts of another shape, or of other logs than are here."""
+    if set(facts) != {"gates", "keys", "members", "time", "version"}:
         raise ValueError(MANIFEST)
     _require_types(facts, {"keys": bool, "time": int})
-    for gate in facts["gates"].values():
-        if set(gate) != {"anchor", "entries", "id", "root", "signed"}:
+    told = set()
+    for name, gate in facts["gates"].items():
+        former = gate.get("former", {})
+        if "former" in gate and not former:
             raise ValueError(MANIFEST)
-        _require_types(gate, {"entries": int, "id": str, "root": str, "signed": int})
+        found = {f"gates/{name}/former/{number}": log for number, log in former.items()}
+        for at, log in (found | {f"gates/{name}": gate}).items():
+            if set(log) - ({"former"} if log is gate else set()) != _LOG_FACTS:
+                raise ValueError(MANIFEST)
+            _require_types(log, {"entries": int, "id": str, "root": str, "signed": int})
+            told.add(at)
+    if told != logs:
+        raise ValueError(MANIFEST)
 
 
 def _require_types(facts: Mapping[str, Any], types: Mapping[str, type]) -> None:

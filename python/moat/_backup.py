@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from moat import _files
 from moat._archive import Archive, Writer
+from moat._succession import formers, require_settled
 from moat.audit import AuditLog, anchor_path
 from moat.errors import AuditError, MoatError
 from moat.keystore import KeyStore, check_name
@@ -47,6 +49,8 @@ class GateCopy(NamedTuple):
     """How many entries the checkpoint in it covers."""
     anchor: int | None
     """How many the anchor covered when the copy was made."""
+    former: tuple[GateCopy, ...] = ()
+    """The logs of the gate's earlier keys, the oldest first; their names are numbers."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,12 @@ def backup(
     path = Path(file).absolute()
     if path.exists() or path.is_symlink():
         raise _taken(path)
-    logs = [_Log.read(folder, name) for name in _gates(folder, gates)]
+    logs = [log for name in _gates(folder, gates) for log in _logs(folder / "gates" / name)]
     now = int(time.time()) if clock is None else clock()
     try:
         with _files.writing(path, secret=True, overwrite=False) as draft:
             writer = _write(draft, folder, logs, keys=keys, progress=progress)
-            copies = tuple(_verified(writer, log, path.parent, progress) for log in logs)
+            copies = _verified(writer, logs, path.parent, progress)
             writer.finish(_facts(copies, keys=keys, now=now))
             draft.flush()
             Archive(draft)
@@ -125,24 +129,25 @@ def extract(archive: Archive | Writer, names: Iterable[str], into: Path) -> None
         _files.sync_dir(directory)
 
 
-def of_log(archive: Archive | Writer, gate: str) -> list[str]:
-    """Name the members that are a gate's log."""
-    return [name for name in archive.members if name.startswith(f"gates/{gate}/log/")]
-
-
 class _Log(NamedTuple):
     """What of a gate's log goes into a backup: decided once, in an order that holds together."""
 
-    name: str
+    gate: str
+    number: int | None
+    """Of a former log."""
     id: AgentId
     anchor: bytes | None
     checkpoint: bytes
     segments: tuple[tuple[Path, int], ...]
     tiles: tuple[Path, ...]
 
+    @property
+    def at(self) -> str:
+        """Where it and its key lie, below the state folder."""
+        return f"gates/{self.gate}" + ("" if self.number is None else f"/former/{self.number}")
+
     @classmethod
-    def read(cls, folder: Path, name: str) -> _Log:
-        home = folder / "gates" / name
+    def read(cls, home: Path, name: str, number: int | None = None) -> _Log:
         gate = KeyStore(home / "key").public(name)
         # In this order: each is covered by what is read after it.
         anchor = _small(anchor_path(gate))
@@ -156,7 +161,15 @@ class _Log(NamedTuple):
         tiles = (path for path in (home / "log" / "tile").rglob("*") if path.is_file())
         # From all lines tiles can be made again.
         kept = tuple(sorted(tiles)) if pruned else ()
-        return cls(name, gate, anchor, checkpoint, tuple(segments), kept)
+        return cls(name, number, gate, anchor, checkpoint, tuple(segments), kept)
+
+
+def _logs(home: Path) -> list[_Log]:
+    """Read a gate's former logs, the oldest first, and then its own."""
+    require_settled(home)
+    name = home.name
+    former = [_Log.read(one.path, name, one.number) for one in formers(home)]
+    return [*former, _Log.read(home, name)]
 
 
 def _gates(folder: Path, asked: Sequence[str]) -> list[str]:
@@ -190,7 +203,8 @@ def _sources(
 ) -> dict[str, tuple[int, Path | bytes]]:
     """Name every member with its size and where it comes from; small files are read at once."""
     small = {"config.json": folder / "config.json", "rules.toml": folder / "rules.toml"}
-    for home in ("keys", *(f"gates/{log.name}/key" for log in logs)):
+    own = [log for log in logs if log.number is None]
+    for home in ("keys", *(f"{log.at}/key" for log in own)):
         store = KeyStore(folder / home)
         for name in store.names():
             if keys and store.load(name).id != store.public(name):
@@ -198,13 +212,16 @@ def _sources(
                 raise MoatError(message)
             kinds = (".pem", ".pub") if keys else (".pub",)
             small |= {f"{home}/{name}{kind}": folder / home / f"{name}{kind}" for kind in kinds}
+    for log in logs:
+        public = f"{log.at}/key/{log.gate}.pub"
+        small[public] = folder / public
     sources: dict[str, tuple[int, Path | bytes]] = {}
     for name, path in small.items():
         data = _small(path, secret=not name.endswith((".pub", ".toml")))
         if data is not None:
             sources[name] = (len(data), data)
     for log in logs:
-        at = f"gates/{log.name}/log"
+        at = f"{log.at}/log"
         sources[f"{at}/checkpoint"] = (len(log.checkpoint), log.checkpoint)
         for path, size in log.segments:
             sources[f"{at}/seg/{path.name}"] = (size, path)
@@ -214,40 +231,58 @@ def _sources(
     return sources
 
 
-def _verified(writer: Writer, log: _Log, beside: Path, progress: Progress | None) -> GateCopy:
-    """Read a copied log back as a stranger: against its checkpoint, and the anchor if there is."""
-    with scratch(beside) as place:
-        extract(writer, of_log(writer, log.name), place)
-        anchor = None
-        if log.anchor is not None:
-            anchor = place / "anchor"
-            anchor.write_bytes(log.anchor)
-        told = None if progress is None else partial(progress, f"verifying {log.name}")
-        found = AuditLog.verify(
-            place / "gates" / log.name / "log", log=log.id, anchor=anchor, progress=told
-        )
-    return GateCopy(
-        name=log.name,
-        id=log.id,
-        entries=found.entries,
-        root=found.root,
-        signed=found.signed or 0,
-        anchor=found.anchored,
-    )
+def _verified(
+    writer: Writer, logs: Sequence[_Log], beside: Path, progress: Progress | None
+) -> tuple[GateCopy, ...]:
+    """Read copied logs back as a stranger: against checkpoint, anchor, and the log before."""
+    copies: list[GateCopy] = []
+    for gate, of in groupby(logs, key=lambda log: log.gate):
+        former: list[GateCopy] = []
+        with scratch(beside) as place:
+            before = None
+            for log in of:
+                extract(writer, [name for name in writer.members
+                                 if name.startswith(f"{log.at}/log/")], place)  # fmt: skip
+                anchor = None
+                if log.anchor is not None:
+                    anchor = place / "anchor"
+                    anchor.write_bytes(log.anchor)
+                told = None if progress is None else partial(progress, f"verifying {gate}")
+                here = place / log.at / "log"
+                found = AuditLog.verify(
+                    here, log=log.id, anchor=anchor, former=before, progress=told
+                )
+                copy = GateCopy(
+                    name=gate if log.number is None else str(log.number),
+                    id=log.id,
+                    entries=found.entries,
+                    root=found.root,
+                    signed=found.signed or 0,
+                    anchor=found.anchored,
+                )
+                before = here
+                former.append(copy)
+        copies.append(former.pop()._replace(former=tuple(former)))
+    return tuple(copies)
 
 
 def _facts(copies: Iterable[GateCopy], *, keys: bool, now: int) -> dict[str, Any]:
     gates = {
-        copy.name: {
-            "anchor": copy.anchor,
-            "entries": copy.entries,
-            "id": str(copy.id),
-            "root": copy.root.hex(),
-            "signed": copy.signed,
-        }
+        copy.name: _fact(copy)
+        | ({"former": {one.name: _fact(one) for one in copy.former}} if copy.former else {})
         for copy in copies
     }
     return {"gates": gates, "keys": keys, "time": now}
+
+
+def _fact(copy: GateCopy) -> dict[str, Any]:
+    return {
+        "anchor": copy.anchor,
+        "entries": copy.entries,
+        "id": str(copy.id),
+        "root": copy.root.hex(),
+        "signed": copy.signed,
+    }
 
 
 def _small(path: Path, *, secret: bool = False) -> bytes | None:

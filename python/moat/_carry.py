@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Withdrawal: TypeAlias = Literal["revoke", "suspend"]
 
 _KINDS: Final = tuple(
-    f'"kind":"{kind}"'.encode() for kind in ("control", "alert", "agent", "rules", "snapshot")
+    f'"kind":"{kind}"'.encode()
+    for kind in ("control", "alert", "agent", "rules", "snapshot", "inherited")
 )
 _WITHDRAWS: Final[dict[str, Withdrawal]] = {"revoke": "revoke", "suspend": "suspend"}
 _UNDOES: Final[dict[str, Withdrawal]] = {"restore": "revoke", "resume": "suspend"}
@@ -117,7 +118,7 @@ def _read(copy: Path, old: Path) -> _Copy:
             known.add(json.loads(last)["body"]["statement"])
         elif _KINDS[3] in last:
             rules = json.loads(last)["body"]
-        elif _KINDS[4] in last:
+        elif _KINDS[4] in last or _KINDS[5] in last:
             items = json.loads(last)["body"]["items"]
             rules = next((one for one in items if one.get("is") == "rules"), rules)
     size, begins = json.loads(last)["i"] + 1 if last else 0, False
@@ -178,7 +179,7 @@ class _Carrying:
                 self._register(entry["t"], body, full=full)
             case "rules" if full and self._gate is not None:
                 self.arm(self._gate, body)
-            case "snapshot" if not full or self.done.unread:
+            case "snapshot" | "inherited" if not full or self.done.unread:
                 self._withdrawn(body)
 
     def _control(self, at: int, body: dict[str, Any], *, full: bool) -> None:

@@ -93,6 +93,15 @@ class ControlFolder:
         except FileNotFoundError:
             return 0
 
+    def drain(self, accept: Callable[[bytes, str], int]) -> None:
+        """Take up all that is there now, before the gate that it is for is gone."""
+        with suppress(FileNotFoundError):
+            for _ in range(LEFT // TAKE):
+                with self._opened() as folder:
+                    if not self._waiting(folder):
+                        return
+                    self._take(folder, accept)
+
     def _take(self, folder: int, accept: Callable[[bytes, str], int]) -> int:
         counted = 0
         for name in self._waiting(folder):

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from moat import AuditLog, Checkpoint, _files, _machine
+from moat import AuditLog, Checkpoint, _files, _machine, _succession
 from moat._machine import Finding, guarded
 from moat.audit import anchor_path
 from moat.errors import MoatError
@@ -97,6 +97,7 @@ def _gate(home: Path) -> Iterator[Finding]:
         ("anchor", _anchor(home)),
         ("checkpoint", _checkpoint(log)),
         ("log_time", _time(log)),
+        ("former", _former(home)),
     ):
         for finding in guarded(check, found):
             message = f"gate `{home.name}`: {finding.message}"
@@ -387,6 +388,25 @@ def _checkpoint(log: Path) -> Iterator[Finding]:
         yield report("warn", f"{told}, which nobody but the gate can check", then)
     else:
         yield report("ok", told)
+
+
+def _former(home: Path) -> Iterator[Finding]:
+    """Look at the logs of earlier keys, of which no secret may be left, and at a rotation."""
+    report = partial(Finding, "former")
+    if (home / _succession.NEXT).exists():
+        message = "a rotation of its key is not finished; once it is signed, everything is denied"
+        yield report("warn", message, "open the gate once, which finishes it")
+    for one in _succession.formers(home):
+        if secret := sorted((one.path / "key").glob("*.pem")):
+            message = f"`{secret[0]}` is the secret of a former key, and of no use but to a thief"
+            yield report("fail", message, "remove it, and find out how it came there")
+        signed = _note(one.log / "checkpoint", one.id).size
+        last = last_line(one.log)
+        if last is None or last["i"] + 1 != signed:
+            message = f"former log {one.number} does not end where its gate signed it"
+            yield report("fail", message, "put it back from a backup, and `moat audit verify`")
+        else:
+            yield report("ok", f"former log {one.number} has the {signed} entries that it signed")
 
 
 def _time(log: Path) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -78,6 +79,21 @@ def exchange(one: Path, other: Path) -> bool:
     if (number := ctypes.get_errno()) in {errno.EINVAL, errno.ENOSYS}:
         return False
     raise OSError(number, os.strerror(number), str(other))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock (flock(2)) on a directory, or on a file that is made where it is missing.
+
+    Raises ``BlockingIOError`` where somebody else has it; nobody waits.
+    """
+    kind = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    lock = os.open(path, kind | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def sync_dir(path: Path) -> None:

@@ -33,6 +33,10 @@ BATCH: Final = 256
 _CHUNK: Final = 4 * (LINE_BYTES + 1)
 _NAME: Final = re.compile(r"([0-9]{12})\.jsonl")
 _HEAD: Final = re.compile(rb'\{"i":([0-9]{1,16}),"t":([0-9]{1,12}),"prev":"([0-9a-f]{64})",.*\}')
+_INHERITED: Final = re.compile(
+    rb'"kind":"inherited","body":\{"part":0,"of":[0-9]{1,16},"gate":"[^"]{1,128}",'
+    rb'"entries":([0-9]{1,16}),'
+)
 
 
 class Seen(NamedTuple):
@@ -191,6 +195,11 @@ class Follower:
             return False
         # Another log lies in its place, or none: what is there has to hold what was seen.
         self.close()
+        entries = _inherited(self._segments)
+        if entries is not None and entries >= self._start:
+            # The gate goes on under another key, in a log that begins anew after this one.
+            self.missed += entries - self._start
+            self._start, self._leaf, self._doubted = 0, None, None
         return self._enter(self._first()) is not None
 
     def _first(self) -> int | None:
@@ -263,6 +272,20 @@ def end(log: Path) -> int:
 def first_entry(log: Path) -> int:
     """Name the oldest entry of a log whose line is there; 0 where there is no log."""
     return min(_names(log / "seg"), default=0)
+
+
+def _inherited(segments: Path) -> int | None:
+    """Count the entries of the log that this one goes on after; None where it is the first."""
+    try:
+        fd = _open(segments / f"{0:012}.jsonl")
+    except FileNotFoundError:
+        return None
+    try:
+        lines = os.pread(fd, 2 * (LINE_BYTES + 1), 0).split(b"\n", 2)
+    finally:
+        os.close(fd)
+    found = _INHERITED.search(lines[1]) if len(lines) > 2 else None  # noqa: PLR2004 - whole lines
+    return int(found[1]) if found else None
 
 
 def _names(folder: Path) -> list[int]:

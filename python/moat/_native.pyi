@@ -42,6 +42,7 @@ __all__ = [
     "Token",
     "canonicalize",
     "check_rules",
+    "hand_on",
     "keep_apart",
     "read_log",
     "verify_log",
@@ -616,6 +617,12 @@ class Gate:
     def anchor_state(self) -> str:
         """What opening could compare with: ``none`` (no anchor), ``missing`` (a log with entries
         and no anchor file, which there is now), ``matched`` or ``overruled``."""
+    @property
+    def successor(self) -> AgentId | None:
+        """The gate's next key, once it has handed over: everything is denied then."""
+    @property
+    def former(self) -> tuple[AgentId, int, bytes] | None:
+        """Gate, entries and root of the log that this one goes on after."""
     def authorize(self, wire: bytes, *, now: int | None = None) -> Permit:
         """The permit, or ``Denied``."""
     def decide(self, wire: bytes, *, now: int | None = None) -> Decision: ...
@@ -731,6 +738,9 @@ class Report:
     def torn(self) -> int:
         """Unfinished bytes at the end, as a crash leaves them."""
     @property
+    def former(self) -> tuple[AgentId, int, builtins.bytes] | None:
+        """Gate, entries and root of the log that this one says it goes on after."""
+    @property
     def unchecked(self) -> tuple[str, ...]:
         """Sentences that say what could not be checked."""
     @property
@@ -741,12 +751,27 @@ def verify_log(
     log: AgentId,
     *,
     anchor: str | PathLike[str] | None = None,
+    former: str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Read a whole log as a stranger, in constant memory: form, chain, tree, checkpoint, anchor.
 
+    ``former`` is the log that it goes on after; what was inherited is compared with that.
     ``progress(done, total)`` is called with bytes. Raises ``ChainBroken`` (``.index``),
     ``RolledBack`` or ``InvalidSignature``.
+    """
+
+def hand_on(
+    former: str | PathLike[str],
+    log: AgentId,
+    path: str | PathLike[str],
+    heir: Identity,
+    *,
+    now: int | None = None,
+) -> int:
+    """Make the log of the gate that comes after another, in a new folder, with all that the other
+    one knew; how many entries the former log has. ``log`` is the key of the former gate, whose
+    log is read and verified. Raises ``AuditError``'s kin.
     """
 
 @final

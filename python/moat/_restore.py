@@ -6,12 +6,11 @@ line `restored` that it was, so whatever was signed before that is stale (spec/a
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,16 +21,18 @@ from moat._archive import Archive
 from moat._backup import extract, scratch
 from moat._carry import Carried, Source, carry
 from moat._native import AgentId, Policy
+from moat._succession import formers, require_settled, unopened
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchor_path, ready_anchor
-from moat.errors import AuditError, GateBusy, MalformedInput, MoatError
+from moat.errors import AuditError, MalformedInput, MoatError
 from moat.keystore import KeyStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from os import PathLike
 
     from moat._backup import Progress
     from moat._native import Identity
+    from moat.audit import Anchor
 
     Trust = Callable[[bytes], frozenset[AgentId]]
 
@@ -92,7 +93,7 @@ def restore(
         _require_room(archive, target.parent)
         if replaced is not None:
             for name in _gates_of(replaced):
-                stack.enter_context(_held(replaced / "gates" / name / "log"))
+                stack.enter_context(unopened(replaced / "gates" / name / "log"))
         beside = stack.enter_context(scratch(target.parent))
         work = _Work(archive, beside / "state", replaced, clock, progress)
         work.extract()
@@ -144,7 +145,16 @@ class _Work:
         """Verify a log, carry over what was withdrawn since, and have it say that it is a copy."""
         signer, log = self._signer(name), self.staged / "gates" / name / "log"
         facts = self._archive.facts["gates"][name]
-        last = self._verified(log, signer.id, facts)
+        before = None
+        for number, told in sorted(facts.get("former", {}).items(), key=lambda one: int(one[0])):
+            here = self.staged / "gates" / name / "former" / number
+            gate = KeyStore(here / "key").public(name)
+            if str(gate) != told["id"]:
+                message = f"the key of former log {number} of gate `{name}` is not the log's"
+                raise MalformedInput(message)
+            self._verified(here / "log", gate, told, before, anchor=DEFAULT_ANCHOR)
+            before = here / "log"
+        last = self._verified(log, signer.id, facts, before)
         old = self._old(name, signer.id)
         anchor = anchor_path(signer.id)
         ready_anchor(DEFAULT_ANCHOR)
@@ -162,7 +172,7 @@ class _Work:
         _mark(log, signer, copy, now)
         AuditLog.verify(log, log=signer.id, anchor=copy)
         # Until the anchor is the new log's, nobody opens it.
-        stack.enter_context(_held(log))
+        stack.enter_context(unopened(log))
         self._anchors[signer.id] = copy
         size = None if old is None or old[0].problem else old[0].verified
         return GateRestored(name, signer.id, facts["entries"], size, carried)
@@ -187,9 +197,16 @@ class _Work:
             raise MalformedInput(message)
         return signer
 
-    def _verified(self, log: Path, gate: AgentId, facts: dict[str, object]) -> int:
+    def _verified(
+        self,
+        log: Path,
+        gate: AgentId,
+        facts: dict[str, object],
+        former: Path | None,
+        anchor: Anchor = None,
+    ) -> int:
         told = None if self._progress is None else partial(self._progress, "verifying")
-        found = AuditLog.verify(log, log=gate, anchor=None, progress=told)
+        found = AuditLog.verify(log, log=gate, anchor=anchor, former=former, progress=told)
         said = (facts["entries"], facts["root"], facts["signed"])
         if (found.entries, found.root.hex(), found.signed) != said:
             message = "the log in the backup is not the one that its manifest tells of"
@@ -203,7 +220,15 @@ class _Work:
         home = self._replaced / "gates" / name
         if not (home / "log").is_dir():
             return None
+        require_settled(home)
         with suppress(FileNotFoundError):
+            if gate in {one.id for one in formers(home)}:
+                message = (
+                    f"gate `{name}` in `{self._replaced}` has another key since the backup was "
+                    "made, and the former key would forget what was withdrawn since; use a newer "
+                    "backup"
+                )
+                raise MalformedInput(message)
             if KeyStore(home / "key").public(name) != gate:
                 message = f"gate `{name}` in `{self._replaced}` is another one than the backup's"
                 raise MalformedInput(message)
@@ -301,26 +326,6 @@ def _place(target: Path, *, replace: bool) -> Path | None:
         message = f"`{target}` is no state folder, so it is not replaced"
         raise MoatError(message)
     return target
-
-
-@contextmanager
-def _held(log: Path) -> Iterator[None]:
-    """Have a log's lock, as an open gate has; ``GateBusy`` where a process has it."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_CREAT
-    try:
-        lock = os.open(log / "lock", flags, 0o600)
-    except FileNotFoundError:
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"a process has the gate `{log.parent.name}`; stop it first"
-            raise GateBusy(message) from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def _gates_of(folder: Path) -> list[str]:

@@ -139,6 +139,7 @@ class AuditLog:
         *,
         log: AgentId,
         anchor: Anchor = DEFAULT_ANCHOR,
+        former: str | PathLike[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Report:
         """Check a whole log as a stranger, in constant memory; it may be open elsewhere.
@@ -146,7 +147,8 @@ class AuditLog:
         ``log`` is the gate's public key. ``progress(done, total)`` is called with bytes. Raises
         ``ChainBroken`` (``.index``), ``RolledBack`` or ``InvalidSignature``; read
         ``Report.unchecked`` for what could not be checked. A default anchor that is not there is
-        no anchor.
+        no anchor. ``former`` is the log that this one goes on after, under the gate's former key:
+        that is read too, and what was inherited is compared with it.
         """
         file = anchor_file(anchor, log)
         if file is not None and not file.exists():
@@ -154,7 +156,7 @@ class AuditLog:
                 message = f"there is no anchor at `{file}`; name the one kept for this log"
                 raise AuditError(message)
             file = None
-        return verify_log(path, log, anchor=file, progress=progress)
+        return verify_log(path, log, anchor=file, former=former, progress=progress)
 
     @property
     def gate(self) -> Gate:

@@ -43,13 +43,16 @@ class Registry:
         """Look at a native gate; ``Moat.registry`` is how one comes by it."""
         self._gate = gate
 
-    def register(self, identity: Identity, name: str | None = None, *, now: int) -> int:
+    def register(
+        self, identity: Identity, name: str | None = None, *, now: int, role: Role = "agent"
+    ) -> int:
         """Register a key under a name, its own when left out; its entry's index.
 
         Signing proves possession. Raises ``Denied`` (``name_taken``).
         """
         name = name or identity.name
-        return self.take(Registration.sign(identity, name, gate=self._gate.id, now=now), now=now)
+        proof = Registration.sign(identity, name, gate=self._gate.id, role=role, now=now)
+        return self.take(proof, now=now)
 
     def rotate(
         self,
@@ -63,7 +66,8 @@ class Registry:
         """Give a name another key, signed by both; its entry's index, or ``Denied``.
 
         Tokens of the former key live on until they expire or are revoked. A root's new key is
-        trusted beside the former one.
+        trusted beside the former one. With the gate's own next key the gate has handed over and
+        denies everything from then on: ``Moat.rotate_gate`` does that, and goes on.
         """
         proof = Registration.sign(
             new, name, gate=self._gate.id, previous=previous, role=role, now=now

@@ -6,6 +6,7 @@
     keys/<name>.pem|.pub      identities kept here
     gates/<gate>/key/         the gate's key, which signs its log and nothing else
     gates/<gate>/log/         the gate's log; one process at a time has it
+    gates/<gate>/former/<N>/  its logs under earlier keys, if its key was rotated
     rules.toml                rules of the monitor, if any (spec/monitor.md)
     control/                  signed statements on their way to running gates
 """
@@ -16,9 +17,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from moat import _backup, _files, _restore
+from moat import _backup, _files, _restore, _succession
 from moat._control import STATEMENT, ControlFolder, Watcher
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
@@ -173,9 +174,9 @@ class Moat:
         check_name(gate)
         ready_anchor(anchor)
         home = folder / "gates" / gate
-        audit = AuditLog.open(
-            home / "log",
-            signer=_identity(KeyStore(home / "key"), gate, create=create),
+        audit = _succession.open_log(
+            home,
+            signer=lambda: _identity(KeyStore(home / "key"), gate, create=create),
             anchor=anchor,
             accept_restored=accept_restored,
             segment_bytes=segment_bytes,
@@ -311,6 +312,40 @@ class Moat:
             file, path, trust=_trusted, replace=replace, clock=clock, progress=progress
         )
 
+    @classmethod
+    def rotate_gate(
+        cls,
+        path: str | PathLike[str],
+        *,
+        gate: str = "main",
+        name: str | None = None,
+        anchor: Anchor = DEFAULT_ANCHOR,
+        clock: Callable[[], int] | None = None,
+    ) -> GateRotated:
+        """Give a gate a new key: it goes on in a new log, with all that the old one knew.
+
+        What is withdrawn, who is registered, and what rules have counted stays. Messages have to
+        be sealed for the new key, and tokens that are bound to the old one issued again. The old
+        log stays beside, to be verified; the old secret is destroyed. A gate without a name is
+        registered as ``name``, or as what it is called in the folder. Raises ``GateBusy`` while a
+        process has the gate. If it is interrupted, the next ``open`` finishes it, or this again.
+        """
+        home = Path(path) / "gates" / gate
+        begun = len(_succession.formers(home))
+        with cls.open(path, gate=gate, anchor=anchor, create=False, clock=clock) as moat:
+            if len(_succession.formers(home)) == begun:
+                _succession.require_seated(moat.audit)
+                with _succession.held(home):
+                    ControlFolder(moat.path / CONTROL).drain(moat.take)
+                    _succession.hand_over(home, name, moat.audit, moat.registry)
+                    moat.close()
+                    _succession.complete(home, anchor, moat.pep.now())
+        before = _succession.formers(home)[-1]
+        with cls.open(path, gate=gate, anchor=anchor, create=False, clock=clock) as moat:
+            known = moat.registry.name_of(moat.id) or gate
+            _, entries, _ = moat.audit.gate.former or (None, 0, None)
+            return GateRotated(gate, known, before.id, moat.id, entries, before.number)
+
     def close(self) -> None:
         """Shut down: no message is on its way any more, and every later decision is denied.
 
@@ -349,6 +384,22 @@ class Moat:
     ) -> None:
         """Close it."""
         self.close()
+
+
+class GateRotated(NamedTuple):
+    """A gate that goes on under a new key."""
+
+    gate: str
+    """What it is called in the state folder."""
+    name: str
+    """What it is registered as; its history there has every key."""
+    former: AgentId
+    id: AgentId
+    """The new key: what messages are sealed for from now on."""
+    entries: int
+    """How many entries the former log has."""
+    number: int
+    """The former log lies in ``gates/<gate>/former/<number>``."""
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,16 @@ def _roles() -> Iterator[Case]:
     rule = "a gate is this gate"
     yield case("a gate", rule, says("main", GATE, role="gate"))
     yield case("another gate's key", rule, says("main", OTHER_GATE, role="gate", expect=NONE))
+    rule = "a gate that has handed over decides nothing"
+    seated = says("main", GATE, role="gate")
+    handed = says("main", OTHER_GATE, GATE, role="gate")
+    yield case("a gate's rotation", rule, seated, handed)
+    late = says("worker", WORKER, expect="wrong_gate")
+    yield case("a registration after it", rule, seated, handed, late)
+    again = says("main", STRANGER, GATE, role="gate", expect="wrong_gate")
+    yield case("a second rotation", rule, seated, handed, again)
+    onward = says("main", STRANGER, OTHER_GATE, role="gate", expect="wrong_gate")
+    yield case("a rotation of the next key", rule, seated, handed, onward)
     rule = "an agent is neither root nor gate"
     yield case("a root as agent", rule, says("worker", ROOT, expect=NONE))
     yield case("the gate as agent", rule, says("worker", GATE, expect=NONE))

@@ -260,7 +260,7 @@ def test_a_crash_leaves_the_old_folder_or_the_new_one(
     place.back_up()
     place.use(place.ask())
     steps = [
-        (_restore, "extract"), (_restore, "carry"), (_restore, "_mark"), (_restore, "_held"),
+        (_restore, "extract"), (_restore, "carry"), (_restore, "_mark"), (_restore, "unopened"),
         (_restore, "_swap"), (_files, "exchange"), (_files, "sync_dir"), (Path, "rename"),
         (_restore.AuditLog, "verify"),
     ]  # fmt: skip

@@ -6,10 +6,12 @@ import io
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moat import (
+    AuditError,
     ChainBroken,
     Identity,
     MalformedInput,
@@ -19,6 +21,7 @@ from moat import (
     _archive,
 )
 from moat._archive import Archive
+from threats.rotating import Rotating
 from threats.saved import Place
 
 
@@ -64,7 +67,10 @@ def rebuilt(good: Path, edit) -> bytes:
     [
         "../escape", "/etc/escape", "keys/../../escape", "keys/.hidden.pem", "keys/a/b.pem",
         "gates/main/log/seg/../x.jsonl", "gates/main/log/lock", "gates/main/log/seg/1.jsonl",
-        "gates/main/key/other.pem", "control/x", "keys/Ünused.pem", "keys\\a.pem", ".gitignore",
+        "gates/main/key/other.pem", "gates/main/former/1/key/main.pem",
+        "gates/main/former/1/key/other.pub", "gates/main/former/0/log/checkpoint",
+        "gates/main/former/01/log/checkpoint", "gates/main/next/key/main.pem", "control/x",
+        "keys/Ünused.pem", "keys\\a.pem", ".gitignore",
     ],
 )  # fmt: skip
 def test_a_file_that_belongs_nowhere(
@@ -82,6 +88,45 @@ def test_a_file_that_belongs_nowhere(
     with pytest.raises(MalformedInput, match="no file of a state folder"):
         place.restore()
     assert not (place.folder / "escape").exists()
+
+
+SEGMENT = "gates/main/former/1/log/seg/000000000000.jsonl"
+
+
+def told(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says of the first former log."""
+    return facts["gates"]["main"]["former"]["1"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda _, facts: facts["gates"]["main"].pop("former"),
+        lambda _, facts: facts["gates"]["main"].update(former={}),
+        lambda _, facts: facts["gates"]["main"]["former"].update({"2": told(facts)}),
+        lambda _, facts: told(facts).update(former={}),
+        lambda _, facts: told(facts).update(entries=told(facts)["entries"] + 1),
+        lambda _, facts: told(facts).update(root="00" * 32),
+        lambda _, facts: told(facts).update(id=facts["gates"]["main"]["id"]),
+        lambda files, facts: files.update(
+            {"gates/main/former/1/key/main.pub": files["gates/main/key/main.pub"]}
+        ),
+        lambda files, _: files.update({SEGMENT: files[SEGMENT].replace(b'"open"', b'"opem"')}),
+        lambda files, _: files.update({SEGMENT: files[SEGMENT].rpartition(b'{"i"')[0]}),
+        lambda files, _: files.pop("gates/main/former/1/log/checkpoint"),
+    ],
+)  # fmt: skip
+def test_former_logs_that_do_not_fit(tmp_path: Path, edit: Any) -> None:
+    place, other = Rotating(tmp_path), tmp_path / "other"
+    place.rotate()
+    place.back_up()
+    good = place.file.read_bytes()
+    place.file.write_bytes(rebuilt(place.file, edit))
+    with pytest.raises((MalformedInput, AuditError)):
+        place.restore(state=other, replace=False)
+    assert not other.exists()
+    place.file.write_bytes(good)
+    place.restore(state=other, replace=False)
 
 
 @pytest.mark.parametrize(

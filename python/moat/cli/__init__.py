@@ -20,6 +20,7 @@ from moat.cli import (
     doctor,
     export,
     failure,
+    gates,
     identities,
     imports,
     prune,
@@ -81,7 +82,7 @@ def cli() -> None:
 
 
 for command in (
-    state.init, identities.identity, agents.agent, tokens.token,
+    state.init, identities.identity, agents.agent, gates.gate, tokens.token,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
     backups.backup, run.run, watch.watch, audit.audit, doctor.doctor, bench.bench,
     completion.completion,

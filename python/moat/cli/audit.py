@@ -12,6 +12,7 @@ from rich.text import Text
 from moat import AgentId, AuditLog, Checkpoint, InclusionProof, _files, _show
 from moat._follow import first_entry
 from moat._native import read_log
+from moat._succession import FormerLog, formers
 from moat.audit import DEFAULT_ANCHOR
 from moat.cli import bars, completers, entries, failure
 from moat.cli.app import App, common, dumps, read_input
@@ -70,20 +71,50 @@ def verify(
 ) -> None:
     """Read the whole log as a stranger: form, chain, tree, checkpoint, anchor.
 
-    Says what it could not check. Exit code 4 means that the log is not what its gate wrote.
+    The logs of the gate's earlier keys are read as well, each against the one before it. Says
+    what it could not check. Exit code 4 means that a log is not what its gate wrote.
     """
     folder, gate = folder_of(app, log), key_of(app, key)
     if no_anchor and anchor is not None:
         message = "`--anchor` and `--no-anchor` exclude each other"
         raise click.UsageError(message)
     compare = None if no_anchor else anchor or DEFAULT_ANCHOR
+    earlier = formers(folder.parent) if log is None and key is None else []
+    found: list[tuple[FormerLog, Report]] = []
+    before = None
     try:
+        for one in earlier:
+            kept = None if no_anchor else DEFAULT_ANCHOR
+            title = f"verifying former log {one.number}"
+            with bars.reading(one.log, title, quiet=app.json) as progress:
+                found.append((one, AuditLog.verify(
+                    one.log, log=one.id, anchor=kept, former=before, progress=progress
+                )))  # fmt: skip
+            before = one.log
         with bars.reading(folder, "verifying", quiet=app.json) as progress:
-            report = AuditLog.verify(folder, log=gate, anchor=compare, progress=progress)
+            report = AuditLog.verify(
+                folder, log=gate, anchor=compare, former=before, progress=progress
+            )
     except MoatError as error:
         raise failure.verification(error) from error
-    document = {
-        "ok": True,
+    former = [{"number": one.number} | _report(one.id, told) for one, told in found]
+    document = {"ok": True} | _report(gate, report) | {"former": former}
+
+    def tell(screen: Console) -> None:
+        for one, told in found:
+            screen.print(f"former log {one.number}, {one.id}", style="dim", soft_wrap=True)
+            _verified(screen, told)
+        _verified(screen, report)
+
+    app.emit(document, tell)
+
+
+def _report(gate: AgentId, report: Report) -> dict[str, Any]:
+    inherited = None
+    if report.former is not None:
+        before, entries, root = report.former
+        inherited = {"log": str(before), "entries": entries, "root": root.hex()}
+    return {
         "log": str(gate),
         "entries": report.entries,
         "bytes": report.bytes,
@@ -93,9 +124,9 @@ def verify(
         "anchored": report.anchored,
         "torn": report.torn,
         "kinds": report.kinds,
+        "inherited": inherited,
         "unchecked": list(report.unchecked),
     }
-    app.emit(document, lambda screen: _verified(screen, report))
 
 
 def _verified(screen: Console, report: Report) -> None:
@@ -106,6 +137,9 @@ def _verified(screen: Console, report: Report) -> None:
         rows.append(("checkpoint", f"the gate signed the first {report.signed}"))
     if report.anchored is not None:
         rows.append(("anchor", f"vouches for the first {report.anchored}"))
+    if report.former is not None:
+        gate, entries, _ = report.former
+        rows.append(("goes on after", f"the {entries} entries of {gate}"))
     if report.torn:
         rows.append(("torn", f"{report.torn} unfinished bytes at the end, as a crash leaves them"))
     screen.print(_show.fields(rows, indent=2))

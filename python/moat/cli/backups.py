@@ -15,7 +15,7 @@ from moat.errors import AuditError, GateBusy, MalformedInput
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from moat._backup import Backup
+    from moat._backup import Backup, GateCopy
     from moat._carry import Lost
     from moat._restore import GateRestored, Restored
 
@@ -38,11 +38,17 @@ def backup(app: App, *, file: Path, no_keys: bool) -> None:
         "bytes": made.bytes,
         "sha256": made.sha256,
         "keys": made.secret,
-        "gates": [one._asdict() | {"id": str(one.id), "root": one.root.hex()}
+        "gates": [_copied(one) | {"former": [_copied(log) for log in one.former]}
                   for one in made.gates],
         "left_out": list(made.left_out),
     }  # fmt: skip
     app.emit(document, lambda screen: _made(screen, made))
+
+
+def _copied(one: GateCopy) -> dict[str, Any]:
+    told = one._asdict() | {"id": str(one.id), "root": one.root.hex()}
+    del told["former"]
+    return told
 
 
 def _made(screen: Console, made: Backup) -> None:

@@ -28,7 +28,7 @@ WINDOW: Final = 10.0
 HEADING: Final = 5
 """Lines above and below the rows."""
 
-ROUTINE: Final = frozenset({"link", "outcome", "snapshot"})
+ROUTINE: Final = frozenset({"inherited", "link", "outcome", "snapshot"})
 """Kinds that have no row of their own unless they are asked for."""
 
 

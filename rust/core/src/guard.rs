@@ -217,6 +217,7 @@ impl Guard {
     }
 
     fn fresh(&self, verified: &Verified, state: &State, now: u64) -> Result<()> {
+        state.check_succeeded()?;
         let now = effective(state, now)?;
         let (message, chain) = (&verified.message, &verified.chain);
         message.check_times(now)?;
@@ -275,6 +276,7 @@ impl Guard {
         state: &State,
         now: u64,
     ) -> Result<Record> {
+        state.check_succeeded()?;
         let now = effective(state, now)?;
         control.check_times(now)?;
         let statement = control.statement();
@@ -309,6 +311,7 @@ impl Guard {
         state: &State,
         now: u64,
     ) -> Result<Record> {
+        state.check_succeeded()?;
         let now = effective(state, now)?;
         let registration = genuine.registration();
         registration.check_times(now)?;

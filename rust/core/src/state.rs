@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::audit::{Former, INHERITED};
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
     Alerted, ControlSeen, Decision, Entry, LinkSeen, Outcome, Record, Recovered, Registered, Rules,
@@ -24,6 +25,7 @@ use crate::token::{Link, Token};
 mod links;
 mod snapshot;
 mod streams;
+mod succession;
 mod withdrawn;
 
 pub(crate) use links::Given;
@@ -49,6 +51,12 @@ pub struct State {
     rules: Option<Rules>,
     /// After a restored copy was accepted: what was signed up to here may be in the lost lines.
     lost: Option<u64>,
+    /// Who goes on in the place of this gate.
+    successor: Option<AgentId>,
+    /// The log that this one goes on after.
+    former: Option<Former>,
+    /// The part of what was inherited that has to come next, and of how many.
+    awaited: Option<(u64, u64)>,
 }
 
 impl Default for State {
@@ -65,6 +73,9 @@ impl Default for State {
             monitor: Monitor::default(),
             rules: None,
             lost: None,
+            successor: None,
+            former: None,
+            awaited: None,
         }
     }
 }
@@ -265,6 +276,7 @@ impl State {
 
     /// Takes in an entry that is being written, as [`State::apply`] takes in its line.
     pub fn take(&mut self, index: u64, time: u64, record: &Record) -> Result<()> {
+        self.check_place(record.kind())?;
         self.advance(time);
         match record.told() {
             Told::Unread => self.apply(index, time, record.kind(), record.body()),
@@ -278,8 +290,10 @@ impl State {
     pub fn apply(&mut self, index: u64, time: u64, kind: &str, body: &[u8]) -> Result<()> {
         // That times only grow is the log's to check; a line may be older than the second at
         // which something else was decided.
+        self.check_place(kind)?;
         self.advance(time);
         match kind {
+            INHERITED => self.inherit(index, body),
             Decision::KIND => self.decided(index, &Decision::from_body(body)?, None),
             LinkSeen::KIND => self.saw(&LinkSeen::from_body(body)?),
             Outcome::KIND => self.ended(&Outcome::from_body(body)?),
@@ -288,7 +302,9 @@ impl State {
             Rules::KIND => self.ruled(Rules::from_body(body)?),
             Registered::KIND => {
                 let registration = Registered::from_body(body)?.registration()?;
-                self.registry.apply(&registration, time)
+                self.registry.apply(&registration, time)?;
+                self.hand_over(&registration);
+                Ok(())
             }
             Recovered::KIND => {
                 self.settle(&Recovered::from_body(body)?.pending);

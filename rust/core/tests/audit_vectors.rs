@@ -12,8 +12,8 @@ use audit_help::{NOTES, NOW, checkpoint, consistency, gate, inclusion, key, log,
 use base64::{Engine, engine::general_purpose::STANDARD};
 use moat_core::Error;
 use moat_core::audit::{
-    Chain, Checkpoint, ConsistencyProof, InclusionProof, Line, OPEN, Tree, genesis, leaf_hash,
-    origin,
+    Chain, Checkpoint, ConsistencyProof, Former, InclusionProof, InheritedPart, Line, OPEN, Tree,
+    genesis, inherited_parts, leaf_hash, origin,
 };
 use moat_core::key::{Hash256, sha256};
 use serde_json::{Value, json};
@@ -320,6 +320,32 @@ fn consistency_cases() -> Vec<Value> {
     out
 }
 
+fn inherited_cases() -> Vec<Value> {
+    let former = Former { gate: other().id(), entries: 3, root: [0xab; 32] };
+    let items = [br#"{"is":"time","time":1700000000}"#.to_vec(), b"{}".to_vec()];
+    let [body] = <[_; 1]>::try_from(inherited_parts(&former, &items).unwrap()).unwrap();
+    let body = String::from_utf8(body).unwrap();
+    let one = |name: &str, expect: &str, (from, to): (&str, &str)| {
+        let text = body.replacen(from, to, 1);
+        assert_eq!(text == body, expect == "ok");
+        case(name, "a part has one spelling", "inherited", expect, json!({ "text": text }))
+    };
+    let bad = |name: &str, change| one(name, "malformed", change);
+    vec![
+        one("a part", "ok", ("", "")),
+        bad("a part beyond the last", ("\"part\":0", "\"part\":1")),
+        bad("a leading zero", ("\"of\":1", "\"of\":01")),
+        bad("another order", ("{\"part\":0,\"of\":1", "{\"of\":1,\"part\":0")),
+        bad("no gate", ("did:key:z", "did:web:z")),
+        bad("of an empty log", ("\"entries\":3", "\"entries\":0")),
+        bad("a root in upper case", ("\"root\":\"abab", "\"root\":\"ABAB")),
+        bad("a root that is too short", ("\"root\":\"abab", "\"root\":\"ab")),
+        bad("an item that is no object", (",{}]", ",1]")),
+        bad("a comma too many", (",{}]", ",{},]")),
+        bad("a field too many", ("]}", "],\"more\":1}")),
+    ]
+}
+
 fn document() -> Value {
     let lines = log(&NOTES);
     let mut tree = Tree::default();
@@ -337,6 +363,7 @@ fn document() -> Value {
         note_cases(),
         inclusion_cases(),
         consistency_cases(),
+        inherited_cases(),
     ]
     .concat();
     let public = hex::encode(id.as_bytes());
@@ -358,6 +385,7 @@ fn answer(case: &Value) -> (String, Option<u64>) {
     let result: Result<(), Error> = match case["kind"].as_str().unwrap() {
         "line" => Line::parse(text.as_bytes()).map(|_| ()),
         "log" => return read_log(case),
+        "inherited" => InheritedPart::parse(text.as_bytes()).map(|_| ()),
         "checkpoint" => Checkpoint::parse(text).and_then(|note| note.verify(&log)),
         "inclusion" => InclusionProof::parse(text).and_then(|p| p.verify(p.checkpoint(), &log)),
         "consistency" => ConsistencyProof::parse(text).and_then(|proof| {

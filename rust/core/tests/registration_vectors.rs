@@ -5,9 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use moat_core::entry::{Entry, Registered};
+use moat_core::guard::{Guard, Setup};
 use moat_core::key::{AgentId, Identity};
+use moat_core::monitor::Rules;
+use moat_core::policy::Policy;
 use moat_core::registration::{Proof, Registration, Role};
-use moat_core::registry::Registry;
+use moat_core::state::State;
 use moat_core::{Error, Reason};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -20,19 +23,12 @@ fn document() -> Value {
 }
 
 /// What a gate does with a registration: verify it, then judge it, then write and fold its line.
-fn take(
-    registry: &mut Registry,
-    bytes: &[u8],
-    gate: &AgentId,
-    roots: &[AgentId],
-    now: u64,
-) -> Result<(), Error> {
-    let genuine = Proof::decode(bytes)?.verify(gate, now)?;
-    genuine.registration().check_role(roots)?;
-    registry.check(genuine.registration())?;
-    let line = Registered::from_body(&genuine.entry().to_body()?)?;
+fn take(state: &mut State, bytes: &[u8], guard: &Guard, now: u64) -> Result<(), Error> {
+    let genuine = guard.verify_registration(bytes, now)?;
+    let (kind, body) = guard.rule_registration(&genuine, state, now)?;
+    let line = Registered::from_body(&body)?;
     assert_eq!(line.registration().as_ref(), Ok(genuine.registration()));
-    registry.apply(&line.registration()?, now)
+    state.apply(1, now, kind, &body)
 }
 
 #[test]
@@ -43,19 +39,26 @@ fn every_vector_holds() {
         AgentId::parse(text).unwrap()
     };
     let roots: Vec<_> = document["roots"].as_array().unwrap().iter().map(key).collect();
+    let guard = Guard::new(Setup {
+        gate: key(&document["gate"]),
+        roots,
+        operators: Vec::new(),
+        policy: Policy::CHAIN_ONLY,
+        monitor: Rules::default(),
+    });
     let cases = document["cases"].as_array().unwrap();
     assert!(cases.len() > 100);
     for case in cases {
-        let mut registry = Registry::default();
+        let mut state = State::default();
         for step in case["steps"].as_array().unwrap() {
             assert_eq!(step["kind"], "registration");
             let bytes = hex::decode(step["hex"].as_str().unwrap()).unwrap();
             let now = step["now"].as_u64().unwrap();
-            let before = registry.clone();
-            let found = take(&mut registry, &bytes, &key(&document["gate"]), &roots, now);
+            let before = state.registry().clone();
+            let found = take(&mut state, &bytes, &guard, now);
             let code = found.as_ref().map_or_else(|error| error.reason.code(), |()| "ok");
             assert_eq!(code, step["expect"], "{}: {found:?}", case["name"]);
-            assert_eq!(found.is_err(), registry == before, "{}", case["name"]);
+            assert_eq!(found.is_err(), *state.registry() == before, "{}", case["name"]);
         }
     }
 }

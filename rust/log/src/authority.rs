@@ -2,10 +2,12 @@
 //! it or take that back.
 
 use moat_core::Result;
+use moat_core::audit::Former;
 use moat_core::control::Target;
 use moat_core::key::AgentId;
 use moat_core::registration::Role;
 use moat_core::registry::Agent;
+use moat_core::state::State;
 use moat_core::token::Token;
 
 use crate::gate::{Gate, Inner, Outcome, last};
@@ -44,7 +46,8 @@ impl Gate {
     }
 
     /// Takes up a registration or a rotation of a key; the index of its line. The new key of a
-    /// root is trusted from then on beside the one it comes after.
+    /// root is trusted from then on beside the one it comes after. With the new key of the gate
+    /// itself it has handed over: it writes and allows nothing any more ([`crate::hand_on`]).
     pub fn register(&self, bytes: &[u8], now: u64) -> Outcome<Result<u64>> {
         self.0.store.health.check()?;
         let guard = self.guard();
@@ -58,10 +61,23 @@ impl Gate {
         })?;
         drop(guard);
         let index = last(&ruled);
-        if ruled.value.is_ok() && genuine.registration().role == Role::Root {
-            self.enforce(|setup| setup, now)?;
+        match (&ruled.value, genuine.registration().role) {
+            (Ok(()), Role::Root) => self.enforce(|setup| setup, now)?,
+            // It may have handed over: what it permitted ends with it.
+            (Ok(()), Role::Gate) => self.0.stop_withdrawn(),
+            _ => (),
         }
         Ok(ruled.value.map(|()| index))
+    }
+
+    /// Who goes on in the place of this gate, once it has handed over.
+    pub fn successor(&self) -> Outcome<Option<AgentId>> {
+        self.0.store.with(State::successor)
+    }
+
+    /// The log that this one goes on after.
+    pub fn former(&self) -> Outcome<Option<Former>> {
+        self.0.store.with(|state| state.former().copied())
     }
 
     /// Everybody who is registered, by name.

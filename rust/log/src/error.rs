@@ -77,6 +77,14 @@ pub enum LogError {
         /// What differs.
         what: String,
     },
+    /// A log did not inherit what the log before it adds up to.
+    #[error("what the log inherited (entry {index}) is not that of the log before it: {what}")]
+    InheritedDiffers {
+        /// The entry with the part that differs.
+        index: u64,
+        /// What differs.
+        what: String,
+    },
     /// The log is shorter than, or another one than, what the gate signed earlier.
     #[error(
         "the log is not the one that its {witness} describes: {}; \
@@ -157,6 +165,7 @@ impl LogError {
             Self::ChainBroken { index, .. }
             | Self::BadMac { index, .. }
             | Self::SnapshotDiffers { index, .. }
+            | Self::InheritedDiffers { index, .. }
             | Self::Rejected { index, .. } => Some(*index),
             Self::RolledBack { entries, size, .. } => Some((*entries).min(size.saturating_sub(1))),
             _ => None,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use moat_core::audit::{Checkpoint, ConsistencyProof, InclusionProof};
+use moat_core::audit::{Checkpoint, ConsistencyProof, Former, InclusionProof};
 use moat_core::entry::{Entry, Record, Recovered, Summary, Unused};
 use moat_core::guard::{Guard, Ruling, Setup, Verified, effective};
 use moat_core::key::{AgentId, Identity};
@@ -37,6 +37,18 @@ impl Fold for State {
 
     fn restore(&mut self, item: &[u8]) -> Result<()> {
         Self::restore(self, item)
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        Self::check_whole(self)
+    }
+
+    fn is_over(&self) -> bool {
+        self.successor().is_some()
+    }
+
+    fn former(&self) -> Option<Former> {
+        Self::former(self).copied()
     }
 }
 
@@ -110,7 +122,8 @@ struct Judged {
 
 impl Gate {
     /// Opens or creates a log directory and folds what it says. Until [`Gate::arm`] no root is
-    /// trusted. Decisions without an outcome are listed in a line.
+    /// trusted. Decisions without an outcome are listed in a line. A gate that has handed over
+    /// opens, writes nothing and denies everything.
     pub fn open(
         dir: &Path,
         signer: &Identity,
@@ -146,8 +159,10 @@ impl Gate {
             pending,
         };
         let gate = Self(Arc::new(inner));
-        for some in gate.0.pending.chunks(INDICES) {
-            gate.append(now, &Recovered { pending: some.to_vec() })?;
+        if gate.successor()?.is_none() {
+            for some in gate.0.pending.chunks(INDICES) {
+                gate.append(now, &Recovered { pending: some.to_vec() })?;
+            }
         }
         Ok(gate)
     }
@@ -173,7 +188,8 @@ impl Gate {
         setup.roots = self.0.store.with(|state| state.registry().roots(&setup.roots))?;
         let rules = setup.rules();
         check_rules(&rules).map_err(LogError::Entry)?;
-        if !self.0.store.with(|state| state.rules() == Some(&rules))? {
+        let told = |state: &State| state.rules() == Some(&rules) || state.successor().is_some();
+        if !self.0.store.with(told)? {
             self.append(now, &rules)?;
         }
         *guard = Guard::new(setup);
@@ -323,7 +339,7 @@ impl Gate {
             let mut counts = lock(&self.0.counts);
             std::mem::take(&mut *counts)
         };
-        if counts.by_reason.is_empty() {
+        if counts.by_reason.is_empty() || self.successor()?.is_some() {
             return Ok(());
         }
         let named = counts.by_reason.into_iter().map(|(reason, n)| (reason.to_owned(), n));
@@ -334,7 +350,7 @@ impl Gate {
     fn settle_unused(&self, now: u64, least: usize) -> Outcome<()> {
         let mut decisions = {
             let mut unused = lock(&self.0.unused);
-            if unused.len() < least {
+            if unused.len() < least || self.successor()?.is_some() {
                 return Ok(());
             }
             std::mem::take(&mut *unused)
@@ -367,10 +383,11 @@ impl Gate {
 
     /// Removes old segments, or tells which would go ([`Store::prune`]).
     pub fn prune(&self, before: u64, dry_run: bool, now: u64) -> Outcome<Pruned> {
-        match dry_run {
-            true => self.0.store.prunable(before),
-            false => self.0.store.prune(before, now),
+        if dry_run {
+            return self.0.store.prunable(before);
         }
+        self.0.store.with(State::check_succeeded)?.map_err(LogError::Entry)?;
+        self.0.store.prune(before, now)
     }
 
     /// Proves that a smaller log is the beginning of a larger one.
@@ -407,13 +424,17 @@ pub(crate) const fn last<R>(committed: &Committed<R>) -> u64 {
 
 impl Inner {
     pub(crate) fn append(&self, now: u64, record: Record) -> Outcome<u64> {
-        let done = self.store.commit(now, |_, out| out.push(record))?;
-        Ok(last(&done))
+        let done = self
+            .store
+            .commit(now, |state, out| state.check_succeeded().map(|()| out.push(record)))?;
+        let index = last(&done);
+        done.value.map(|()| index).map_err(LogError::Entry)
     }
 
     /// The second that counts for a permit, and a chain that is still trusted then.
     pub(crate) fn check_alive(&self, verified: &Verified, now: u64) -> Outcome<Result<u64>> {
         self.store.with(|state| {
+            state.check_succeeded()?;
             let now = effective(state, now)?;
             verified.chain().token().check_times(now)?;
             verified.message().check_times(now)?;
@@ -424,7 +445,10 @@ impl Inner {
 
     /// Whether trust in the chain stands.
     pub(crate) fn check_trusted(&self, verified: &Verified) -> Outcome<Result<()>> {
-        self.store.with(|state| state.check_withdrawn(verified.chain().token()))
+        self.store.with(|state| {
+            state.check_succeeded()?;
+            state.check_withdrawn(verified.chain().token())
+        })
     }
 
     pub(crate) fn running(&self) -> MutexGuard<'_, BTreeMap<u64, (Verified, Stop)>> {

@@ -211,6 +211,8 @@ impl<F: Fold> Found<F> {
                 stale_tiles = stale_tiles || !tile.is_in(root)?;
             }
         }
+        let index = replay.chain.size();
+        fold.check_whole().map_err(|why| LogError::Rejected { index, why })?;
         let torn = replay.rest().to_vec();
         current.span.end = replay.end();
         let since = replay.bytes().saturating_sub(start.bytes);

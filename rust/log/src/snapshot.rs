@@ -248,6 +248,17 @@ impl<F: Fold> Refold<F> {
         Ok(Self { fold, pruned: start.pruned, expected: None })
     }
 
+    /// Begins with the first line after that of kind `open`, which adds nothing to a state.
+    pub(crate) const fn fresh(fold: F) -> Self {
+        Self { fold, pruned: 0, expected: None }
+    }
+
+    /// What all lines add up to, of which there are `entries`.
+    pub(crate) fn end(self, entries: u64) -> Result<F, LogError> {
+        let whole = self.fold.check_whole();
+        whole.map(|()| self.fold).map_err(|why| LogError::Rejected { index: entries, why })
+    }
+
     /// Takes the next line; `before` has the growing tiles before it if it is the first of a
     /// segment.
     pub(crate) fn take(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use moat_core::Error;
-use moat_core::audit::{Chain, Checkpoint, MacKey, RESERVED};
+use moat_core::audit::{Chain, Checkpoint, Former, MacKey, RESERVED};
 use moat_core::entry::Record;
 use moat_core::limits::{CHECKPOINT_ENTRIES, TIME_MAX};
 
@@ -51,6 +51,21 @@ pub trait Fold: Send {
     ///
     /// Errors: when the item is none of this state's.
     fn restore(&mut self, item: &[u8]) -> Result<(), Error>;
+
+    /// All entries have come. Errors: when there should be more; the log then refuses to open.
+    fn check_whole(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Whether the log has had its last entry, so that no segment is begun any more.
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    /// The log that this one goes on after, if its entries say so.
+    fn former(&self) -> Option<Former> {
+        None
+    }
 }
 
 /// A promise that the first `size` entries will be on the disk. Can be waited for on any thread.
@@ -201,7 +216,7 @@ impl<F: Fold> Store<F> {
             self.writer.wait(size)?;
         }
         let mut inner = self.lock_open()?;
-        if inner.is_rotation_due() {
+        if inner.is_rotation_due() && !inner.fold.is_over() {
             self.rotate(&mut inner, now)?;
         }
         let mut entries = Vec::new();

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moat_core::audit::{Line, MacKey, PRUNED};
+use moat_core::audit::{Former, INHERITED, Line, MacKey, PRUNED};
 use moat_core::key::{AgentId, Hash256};
 
 use crate::claim::{Claim, settle};
@@ -52,6 +52,8 @@ pub enum Unchecked {
     /// The first entries, this many, are no longer here: their hashes are in the signed root, what
     /// they said is only in the snapshot after them.
     Pruned(u64),
+    /// What was taken over from the log before was not compared with that.
+    Inherited(u64),
     /// No MAC key: whether the gate wrote each line is known for signed entries alone.
     Macs,
 }
@@ -66,6 +68,7 @@ impl Unchecked {
             Self::NoCheckpoint => "no_checkpoint",
             Self::UnsignedTail(_) => "unsigned_tail",
             Self::Pruned(_) => "pruned",
+            Self::Inherited(_) => "inherited",
             Self::Macs => "macs",
         }
     }
@@ -96,6 +99,11 @@ impl std::fmt::Display for Unchecked {
                 "the first {entries} entries were removed: their hashes are covered by the tree, \
                  what they said is known from the snapshot after them alone"
             ),
+            Self::Inherited(entries) => write!(
+                f,
+                "what it took over from the {entries} entries of the log before it was not \
+                 compared with them"
+            ),
             Self::Macs => {
                 f.write_str("the MACs of the lines were not checked: only the gate has their key")
             }
@@ -124,14 +132,16 @@ pub struct Report {
     pub torn: u64,
     /// How many of the entries that are here are of each kind, in the order of their first one.
     pub kinds: Vec<(String, u64)>,
+    /// The log that this one goes on after, as it says.
+    pub former: Option<Former>,
     /// What could not be checked.
     pub unchecked: Vec<Unchecked>,
 }
 
 /// Checks a log: every line, the chain, every snapshot, the signed checkpoint and the anchor. A
-/// gate may be writing it meanwhile. A log of several segments is taken into a state that `fold`
-/// makes, and every snapshot is compared with that. `progress` is called every few thousand
-/// entries and at the end.
+/// gate may be writing it meanwhile. A log of several segments, or one that inherited, is taken
+/// into a state that `fold` makes, and every snapshot is compared with that. `progress` is called
+/// every few thousand entries and at the end.
 ///
 /// Errors: `ChainBroken`, `BadMac` (with a key), `SnapshotDiffers`, `Rejected`, `RolledBack`,
 /// `Untrusted`, `Io`.
@@ -139,14 +149,26 @@ pub fn verify<F: Fold>(
     folder: &Path,
     trust: &Trust,
     fold: impl Fn() -> F,
-    mut progress: impl FnMut(Progress),
+    progress: impl FnMut(Progress),
 ) -> Result<Report, LogError> {
+    read(folder, trust, fold, false, progress).map(|(report, _)| report)
+}
+
+/// The same; gives also what all lines add up to, if it was looked at or is asked for (`all`).
+pub(crate) fn read<F: Fold>(
+    folder: &Path,
+    trust: &Trust,
+    fold: impl Fn() -> F,
+    all: bool,
+    mut progress: impl FnMut(Progress),
+) -> Result<(Report, Option<F>), LogError> {
     let source = Source::open(folder)?;
     loop {
         let mut claims = source.claims(trust)?;
         // Claims are read before the lengths of the files, which can only have grown since.
         let segments = source.segments()?;
-        let found = check(&source, &segments, trust, &mut claims, &fold, &mut progress);
+        let parts = (&source, &segments);
+        let found = check(parts, trust, &mut claims, (&fold, all), &mut progress);
         // A segment that is removed while it is being read is no fault of the log: that removes
         // at least one for good, so this comes to an end.
         match found {
@@ -159,19 +181,18 @@ pub fn verify<F: Fold>(
 
 /// One reading of the segments as they were listed.
 fn check<F: Fold>(
-    source: &Source,
-    segments: &Segments<'_>,
+    (source, segments): (&Source, &Segments<'_>),
     trust: &Trust,
     claims: &mut [Claim],
-    fold: impl Fn() -> F,
+    (fold, all): (impl Fn() -> F, bool),
     progress: &mut impl FnMut(Progress),
-) -> Result<Report, LogError> {
+) -> Result<(Report, Option<F>), LogError> {
     let (log, key) = (&trust.log, trust.key.as_ref());
     let (start, skipped) = Start::oldest(segments, log, key)?;
     settle(claims, (&start, segments), &source.root, (log, key))?;
     let first = start.chain.size();
     let many = segments.spans.len() > 1 || first > 0;
-    let mut refold = many.then(|| Refold::new(fold(), &start)).transpose()?;
+    let mut refold = (many || all).then(|| Refold::new(fold(), &start)).transpose()?;
     let mut growing = start.growing;
     let total = segments.bytes(start.at);
     let mut replay = Replay::new(start.chain, segments, start.at, key)?;
@@ -186,8 +207,8 @@ fn check<F: Fold>(
             },
             |place, line| {
                 kinds.count(line.kind);
-                let refold = refold.as_mut();
-                refold.map_or(Ok(()), |refold| refold.take(place, line, before.as_ref()))
+                let taken = wanted(&mut refold, line, &fold);
+                taken.map_or(Ok(()), |refold| refold.take(place, line, before.as_ref()))
             },
         )?;
         if !more {
@@ -199,7 +220,7 @@ fn check<F: Fold>(
             progress(Progress { entries, bytes: replay.bytes(), total });
         }
     }
-    let pruned = refold.map_or(0, |refold| refold.pruned);
+    let pruned = refold.as_ref().map_or(0, |refold| refold.pruned);
     if first > pruned {
         return Err(skipped.unwrap_or_else(|| missing(pruned)));
     }
@@ -208,9 +229,11 @@ fn check<F: Fold>(
     if let Some(claim) = claims.iter_mut().find(|claim| !claim.held) {
         return Err(claim.refusal(entries));
     }
+    let fold = refold.map(|refold| refold.end(entries)).transpose()?;
+    let former = fold.as_ref().and_then(Fold::former);
     let covered = |witness| claims.iter().find(|c| c.witness == witness).map(|c| c.size);
     let (signed, anchored) = (covered(Witness::Checkpoint), covered(Witness::Anchor));
-    Ok(Report {
+    let report = Report {
         entries,
         bytes,
         segments: segments.spans.len() - start.at,
@@ -220,8 +243,22 @@ fn check<F: Fold>(
         anchored,
         torn: replay.rest().len() as u64,
         kinds: kinds.0,
-        unchecked: unchecked(trust, (first, entries), signed, anchored),
-    })
+        former,
+        unchecked: unchecked(trust, (first, entries), (signed, anchored), former),
+    };
+    Ok((report, fold))
+}
+
+/// The state that lines are taken into, if any: from what was inherited on there has to be one.
+fn wanted<'r, F: Fold>(
+    refold: &'r mut Option<Refold<F>>,
+    line: &Line<'_>,
+    fold: impl Fn() -> F,
+) -> Option<&'r mut Refold<F>> {
+    if line.kind == INHERITED && refold.is_none() {
+        *refold = Some(Refold::fresh(fold()));
+    }
+    refold.as_mut()
 }
 
 /// How many lines there are of each kind.
@@ -309,8 +346,8 @@ fn unread(error: LogError) -> std::io::Error {
 fn unchecked(
     trust: &Trust,
     (first, entries): (u64, u64),
-    signed: Option<u64>,
-    anchored: Option<u64>,
+    (signed, anchored): (Option<u64>, Option<u64>),
+    former: Option<Former>,
 ) -> Vec<Unchecked> {
     let mut out = Vec::new();
     match (&trust.anchor, anchored) {
@@ -326,6 +363,7 @@ fn unchecked(
     if first > 0 {
         out.push(Unchecked::Pruned(first));
     }
+    out.extend(former.map(|former| Unchecked::Inherited(former.entries)));
     if trust.key.is_none() {
         out.push(Unchecked::Macs);
     }

@@ -10,8 +10,9 @@ use moat_log::{LogError, Trust};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
+use crate::convert::second;
 use crate::fault::{Fault, Result, annotate, exception, note};
-use crate::identity::{AgentId, hash_of};
+use crate::identity::{AgentId, Identity, hash_of};
 
 /// A signed tree head: a C2SP tlog-checkpoint note.
 #[pyclass(frozen, module = "moat._native", from_py_object)]
@@ -176,6 +177,13 @@ impl ConsistencyProof {
     }
 }
 
+/// Gate, size and root of the log that another one goes on after.
+pub(crate) type FormerLog<'py> = (AgentId, u64, Bound<'py, PyBytes>);
+
+pub(crate) fn former_log(py: Python<'_>, former: audit::Former) -> FormerLog<'_> {
+    (AgentId(former.gate), former.entries, PyBytes::new(py, &former.root))
+}
+
 /// What ``verify_log`` found, and what it could not check.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Report(moat_log::Report);
@@ -232,6 +240,11 @@ impl Report {
     }
 
     #[getter]
+    fn former<'py>(&self, py: Python<'py>) -> Option<FormerLog<'py>> {
+        self.0.former.map(|former| former_log(py, former))
+    }
+
+    #[getter]
     fn unchecked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.0.unchecked.iter().map(ToString::to_string))
     }
@@ -243,26 +256,50 @@ impl Report {
 
 /// Read a whole log as a stranger, in constant memory: form, chain, tree, checkpoint, anchor.
 #[pyfunction]
-#[pyo3(signature = (path, log, *, anchor=None, progress=None))]
+#[pyo3(signature = (path, log, *, anchor=None, former=None, progress=None))]
 pub(crate) fn verify_log(
     py: Python<'_>,
     path: PathBuf,
     log: AgentId,
     anchor: Option<PathBuf>,
+    former: Option<PathBuf>,
     progress: Option<Py<PyAny>>,
 ) -> Result<Report> {
     let trust = Trust { log: log.0, anchor, key: None };
     let mut raised = None;
     let report = py.detach(|| {
-        moat_log::verify(&path, &trust, State::default, |at| {
+        let tell = |at: moat_log::Progress| {
             let Some(progress) = progress.as_ref().filter(|_| raised.is_none()) else { return };
             raised = Python::attach(|py| progress.call1(py, (at.bytes, at.total)).err());
-        })
+        };
+        match &former {
+            None => moat_log::verify(&path, &trust, State::default, tell),
+            Some(former) => moat_log::verify_after(former, &path, &trust, tell),
+        }
     });
     match raised {
         Some(error) => Err(error.into()),
         None => Ok(Report(report?)),
     }
+}
+
+/// Make the log of the gate that comes after another, in a new folder, with all that the other
+/// one knew; how many entries the former log has. ``log`` is the key of the former gate, whose
+/// log is read and verified. Raises ``AuditError``'s kin.
+#[pyfunction]
+#[pyo3(signature = (former, log, path, heir, *, now=None))]
+pub(crate) fn hand_on(
+    py: Python<'_>,
+    former: PathBuf,
+    log: AgentId,
+    path: PathBuf,
+    heir: &Identity,
+    now: Option<u64>,
+) -> Result<u64> {
+    let now = second(now)?;
+    let path = std::path::absolute(path).map_err(PyErr::from)?;
+    let done = py.detach(|| moat_log::hand_on(&former, &log.0, &path, &heir.0, now));
+    Ok(done?.entries)
 }
 
 /// Lines of a log, one at a time, without their newlines.
@@ -295,6 +332,7 @@ pub(crate) fn raise(py: Python<'_>, error: &LogError) -> PyErr {
         LogError::ChainBroken { index, .. }
         | LogError::BadMac { index, .. }
         | LogError::SnapshotDiffers { index, .. }
+        | LogError::InheritedDiffers { index, .. }
         | LogError::Rejected { index, .. } => ("ChainBroken", Some(*index)),
         LogError::RolledBack { .. } => ("RolledBack", error.index()),
         LogError::Unavailable { .. } | LogError::Forked => ("AuditUnavailable", None),

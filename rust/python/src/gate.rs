@@ -8,7 +8,7 @@ use moat_log::{AnchorState, SEGMENT_BYTES};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::audit::{Checkpoint, ConsistencyProof, InclusionProof};
+use crate::audit::{Checkpoint, ConsistencyProof, FormerLog, InclusionProof, former_log};
 use crate::convert::Clock;
 use crate::decision::{Decision, denied, refuse};
 use crate::fault::{Fault, Result};
@@ -154,6 +154,16 @@ impl Gate {
             AnchorState::Matched => "matched",
             AnchorState::Overruled => "overruled",
         }
+    }
+
+    #[getter]
+    fn former<'py>(&self, py: Python<'py>) -> Result<Option<FormerLog<'py>>> {
+        Ok(self.gate.former()?.map(|former| former_log(py, former)))
+    }
+
+    #[getter]
+    fn successor(&self) -> Result<Option<AgentId>> {
+        Ok(self.gate.successor()?.map(AgentId))
     }
 
     #[pyo3(signature = (wire, *, now=None))]

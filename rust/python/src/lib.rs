@@ -21,7 +21,7 @@ mod _native {
 
     #[pymodule_export]
     use crate::audit::{
-        Checkpoint, ConsistencyProof, InclusionProof, Lines, Report, read_log, verify_log,
+        Checkpoint, ConsistencyProof, InclusionProof, Lines, Report, hand_on, read_log, verify_log,
     };
     #[pymodule_export]
     use crate::caveat::{AnyArgs, Denial, Grant, Limits, Pattern, canonicalize};

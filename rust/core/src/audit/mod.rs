@@ -5,6 +5,7 @@
 
 mod chain;
 mod checkpoint;
+mod inherited;
 mod json;
 mod line;
 mod proof;
@@ -13,6 +14,7 @@ mod tree;
 
 pub use chain::{Chain, OPEN, PRUNED, RESERVED, RESTORED, SNAPSHOT, TORN};
 pub use checkpoint::Checkpoint;
+pub use inherited::{Former, INHERITED, InheritedPart, inherited_parts};
 pub use line::{Line, MacKey};
 pub use proof::{
     ConsistencyProof, InclusionProof, consistency_hashes, inclusion_hashes, verify_consistency,

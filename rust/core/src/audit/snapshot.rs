@@ -57,6 +57,15 @@ pub fn snapshot_parts(
         let level = format!("\"{}\"", hex::encode(hashes.as_flattened()));
         Draft::with_room(&mut drafts, level.len()).add_level(level.as_bytes());
     }
+    fill(&mut drafts, items)?;
+    let of = drafts.len();
+    Ok((0..).zip(&drafts).map(|(part, draft): (u64, _)| draft.body(part, of, pruned)).collect())
+}
+
+/// Puts items into drafts, each after those before it.
+///
+/// Errors: as [`snapshot_parts`].
+pub(super) fn fill(drafts: &mut Vec<Draft>, items: &[Vec<u8>]) -> Result<()> {
     for item in items {
         if item.len() > SNAPSHOT_ITEM_BYTES {
             let detail = format!("an item of a snapshot has {} bytes", item.len());
@@ -65,17 +74,16 @@ pub fn snapshot_parts(
         if std::str::from_utf8(item).is_err() || json::object(item) != Ok(item.len()) {
             return Err(Error::malformed("an item of a snapshot is not one JSON object"));
         }
-        Draft::with_room(&mut drafts, item.len()).add_item(item);
+        Draft::with_room(drafts, item.len()).add_item(item);
     }
-    let of = drafts.len();
-    Ok((0..).zip(&drafts).map(|(part, draft): (u64, _)| draft.body(part, of, pruned)).collect())
+    Ok(())
 }
 
 /// A part that is being filled.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     tree: Vec<u8>,
-    items: Vec<u8>,
+    pub(super) items: Vec<u8>,
 }
 
 impl Draft {
@@ -111,7 +119,7 @@ fn extend(list: &mut Vec<u8>, element: &[u8]) {
 }
 
 /// The elements of a list whose bracket has been opened, and what follows its end.
-fn list<'a, T>(
+pub(super) fn list<'a, T>(
     mut rest: &'a [u8],
     element: impl Fn(&'a [u8]) -> Result<(T, &'a [u8])>,
 ) -> Result<(Vec<T>, &'a [u8])> {
@@ -146,17 +154,17 @@ fn level(rest: &[u8]) -> Result<(Vec<Hash256>, &[u8])> {
     Ok((hashes.iter().map(read).collect::<Result<_>>()?, after(rest, b"\"")?))
 }
 
-fn item(rest: &[u8]) -> Result<(&[u8], &[u8])> {
+pub(super) fn item(rest: &[u8]) -> Result<(&[u8], &[u8])> {
     let size = json::object(rest).map_err(Error::malformed)?;
     rest.split_at_checked(size).ok_or_else(wrong)
 }
 
-fn after<'a>(bytes: &'a [u8], prefix: &[u8]) -> Result<&'a [u8]> {
+pub(super) fn after<'a>(bytes: &'a [u8], prefix: &[u8]) -> Result<&'a [u8]> {
     bytes.strip_prefix(prefix).ok_or_else(wrong)
 }
 
 fn wrong() -> Error {
-    Error::malformed("the body is not a part of a snapshot")
+    Error::malformed("the body is not a part of a snapshot, or of what was inherited")
 }
 
 #[cfg(test)]

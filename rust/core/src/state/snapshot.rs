@@ -6,6 +6,7 @@ use super::links::Seen;
 use super::streams::Stream;
 use super::withdrawn::{Author, Scope, Withdrawal};
 use super::{State, unhex};
+use crate::audit::Former;
 use crate::control::Target;
 use crate::entry::Rules;
 use crate::error::{Error, Reason, Result};
@@ -19,12 +20,22 @@ const PENDING: usize = 2_000;
 /// One item of a snapshot (spec/audit.md). Hashes are hex, agents `did:key`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
-enum Item {
+pub(super) enum Item {
     /// Always the first.
     Time {
         time: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lost: Option<u64>,
+    },
+    /// The log that this one goes on after.
+    Inherited {
+        gate: String,
+        entries: u64,
+        root: String,
+    },
+    /// The gate has handed over.
+    Succeeded {
+        by: String,
     },
     Rules(Rules),
     Link {
@@ -90,6 +101,12 @@ impl State {
     /// All of it as items, in one order whatever way it came about.
     pub fn snapshot(&self) -> Result<Vec<Vec<u8>>> {
         let mut items = vec![Item::Time { time: self.time, lost: self.lost }];
+        items.extend(self.former.map(|Former { gate, entries, root }| Item::Inherited {
+            gate: gate.to_string(),
+            entries,
+            root: hex::encode(root),
+        }));
+        items.extend(self.successor.map(|key| Item::Succeeded { by: key.to_string() }));
         items.extend(self.rules.clone().map(Item::Rules));
         items.extend(self.links.all().map(|(id, seen)| Item::Link {
             id: hex::encode(id),
@@ -125,8 +142,10 @@ impl State {
 
     /// Takes back one item of a snapshot.
     pub fn restore(&mut self, item: &[u8]) -> Result<()> {
-        let item: Item = serde_json::from_slice(item)
-            .map_err(|error| Error::malformed(format!("a snapshot does not read: {error}")))?;
+        self.take_back(Item::parse(item)?)
+    }
+
+    pub(super) fn take_back(&mut self, item: Item) -> Result<()> {
         match item {
             Item::Time { time, .. } if time > TIME_MAX => {
                 return Err(Error::malformed("a snapshot is of a second that no line has"));
@@ -135,6 +154,11 @@ impl State {
                 (self.time, self.lost) = (time, lost);
                 self.monitor.advance(time);
             }
+            Item::Inherited { gate, entries, root } => {
+                let (gate, root) = (agent_of(&gate)?, unhex(&root)?);
+                self.former = Some(Former { gate, entries, root });
+            }
+            Item::Succeeded { by } => self.successor = Some(agent_of(&by)?),
             Item::Rules(rules) => self.ruled(rules)?,
             Item::Link { id, parent, issuer, holder, principal, expires } => {
                 let seen = Seen {
@@ -174,6 +198,32 @@ impl State {
             Item::Monitor { of } => self.monitor.restore(&of)?,
         }
         Ok(())
+    }
+}
+
+impl Item {
+    /// Reads one item.
+    pub(super) fn parse(item: &[u8]) -> Result<Self> {
+        serde_json::from_slice(item)
+            .map_err(|error| Error::malformed(format!("a snapshot does not read: {error}")))
+    }
+
+    /// Whether it can mean something at the gate that comes after this one.
+    pub(super) const fn is_heritable(&self) -> bool {
+        match self {
+            Self::Time { .. }
+            | Self::Rules(_)
+            | Self::Link { .. }
+            | Self::Agent(_)
+            | Self::Withdrawn { .. } => true,
+            // An effect that was under way has its decision in the former log.
+            Self::Monitor { of } => matches!(of, monitor::Item::Row(row) if row.open == 0),
+            Self::Inherited { .. }
+            | Self::Succeeded { .. }
+            | Self::Nonce { .. }
+            | Self::Stream { .. }
+            | Self::Pending { .. } => false,
+        }
     }
 }
 

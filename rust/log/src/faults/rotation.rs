@@ -95,7 +95,7 @@ fn goes_on(place: &Path, acknowledged: u64) -> u64 {
     let notes = store.with(|sum| sum.notes).unwrap();
     assert!(notes >= acknowledged, "{notes} of {acknowledged}");
     let mut model = Sum::default();
-    (0..notes).for_each(|n| model.add("note", &entry(n).body));
+    (0..notes).for_each(|n| model.add("note", entry(n).body()));
     assert_eq!(store.with(|sum| sum.digest.clone()).unwrap(), model.digest);
     write(&store, notes).unwrap();
     let oldest = store.inner.lock().unwrap().pruned;
@@ -103,7 +103,7 @@ fn goes_on(place: &Path, acknowledged: u64) -> u64 {
     (oldest..size).for_each(|index| drop(store.read(index).unwrap()));
     store.close().unwrap();
     let again = open_small(place, &plan()).unwrap();
-    model.add("note", &entry(notes).body);
+    model.add("note", entry(notes).body());
     assert_eq!(again.with(|sum| sum.digest.clone()).unwrap(), model.digest);
     again.close().unwrap();
     assert_eq!(verified(place).torn, 0);

@@ -1,5 +1,7 @@
 //! Limits of code: numbers that a child only lowers, sets that it only shrinks.
 
+use super::host::{self, HostRule};
+use super::secret::{self, SecretRule};
 use super::{more, too_many, widened};
 use crate::error::{Axis, Error, Result};
 use crate::limits;
@@ -16,12 +18,14 @@ pub struct Limits {
     pub time_ms: u64,
     /// Captured output, in bytes.
     pub output: u64,
-    /// Hosts, as `scheme://host[:port]` patterns; sorted.
-    pub hosts: Vec<Pattern>,
+    /// Requests that may be sent; sorted.
+    pub hosts: Vec<HostRule>,
     /// Directory trees that may be read, as `file:///…/**` patterns; sorted.
     pub read: Vec<Pattern>,
     /// Directory trees that may be written, as `file:///…/**` patterns; sorted.
     pub write: Vec<Pattern>,
+    /// Secrets that are filled into requests; sorted.
+    pub secrets: Vec<SecretRule>,
 }
 
 /// Largest number on any axis, so that every language can hold it signed.
@@ -33,9 +37,6 @@ impl Limits {
         for (axis, number) in self.numbers() {
             check_number(axis, number)?;
         }
-        for host in &self.hosts {
-            check_host(host)?;
-        }
         for tree in self.read.iter().chain(&self.write) {
             if tree.tree().is_none() {
                 return Err(Error::malformed(format!(
@@ -43,13 +44,10 @@ impl Limits {
                 )));
             }
         }
-        for set in [&mut self.hosts, &mut self.read, &mut self.write] {
-            set.sort_unstable();
-            set.dedup();
-            if set.len() > limits::SCOPES {
-                return Err(too_many("hosts or paths", set.len(), limits::SCOPES));
-            }
-        }
+        sort(&mut self.hosts, "host rules", limits::SCOPES)?;
+        sort(&mut self.read, "paths", limits::SCOPES)?;
+        sort(&mut self.write, "paths", limits::SCOPES)?;
+        sort(&mut self.secrets, "secrets", limits::SECRETS)?;
         Ok(self)
     }
 
@@ -62,8 +60,8 @@ impl Limits {
         ]
     }
 
-    const fn sets(&self) -> [(Axis, &Vec<Pattern>); 3] {
-        [(Axis::Hosts, &self.hosts), (Axis::Read, &self.read), (Axis::Write, &self.write)]
+    const fn trees(&self) -> [(Axis, &Vec<Pattern>); 2] {
+        [(Axis::Read, &self.read), (Axis::Write, &self.write)]
     }
 
     /// Whether a child asks for no more on any axis.
@@ -73,16 +71,21 @@ impl Limits {
                 return Err(more(axis, its, mine));
             }
         }
-        for ((axis, mine), (_, its)) in self.sets().into_iter().zip(child.sets()) {
-            if let Some(wide) = its.iter().find(|entry| !covered(mine, entry)) {
+        host::covers(&self.hosts, &child.hosts)?;
+        for ((axis, mine), (_, its)) in self.trees().into_iter().zip(child.trees()) {
+            let covered = |entry: &&Pattern| mine.iter().any(|tree| tree.covers(entry));
+            if let Some(wide) = its.iter().find(|entry| !covered(entry)) {
                 let detail = format!("`{wide}` is outside the parent's {}", axis.code());
                 return Err(widened(axis, detail).seen(outside(mine, wide)));
             }
         }
-        Ok(())
+        secret::covers(&self.secrets, &child.secrets)
     }
 
     /// What both allow: the smaller number, and the entries of either that the other covers.
+    /// Never more, and less where two entries merely overlap, so that a request over the network
+    /// is asked of every link instead ([`reach`](super::reach)). Where `self` covers `other` it
+    /// is `other`.
     #[must_use]
     pub fn meet(&self, other: &Self) -> Self {
         Self {
@@ -90,9 +93,10 @@ impl Limits {
             memory: self.memory.min(other.memory),
             time_ms: self.time_ms.min(other.time_ms),
             output: self.output.min(other.output),
-            hosts: meet(&self.hosts, &other.hosts),
-            read: meet(&self.read, &other.read),
-            write: meet(&self.write, &other.write),
+            hosts: meet(&self.hosts, &other.hosts, HostRule::covers),
+            read: meet(&self.read, &other.read, Pattern::covers),
+            write: meet(&self.write, &other.write, Pattern::covers),
+            secrets: meet(&self.secrets, &other.secrets, SecretRule::covers),
         }
     }
 }
@@ -105,19 +109,10 @@ fn check_number(axis: Axis, number: u64) -> Result<()> {
     Err(Error::malformed(format!("{} is 2^63 or more", axis.code())))
 }
 
-fn check_host(host: &Pattern) -> Result<()> {
-    let fine = matches!(host.scheme(), "http" | "https" | "ws" | "wss");
-    let rest = host.as_str().split_once("://").map_or("", |(_, rest)| rest);
-    if fine && !rest.contains('/') {
-        return Ok(());
-    }
-    Err(Error::malformed(format!(
-        "`{host}` is not a host; write `https://name`, `https://*.name` or `https://name:port`"
-    )))
-}
-
-fn covered(set: &[Pattern], entry: &Pattern) -> bool {
-    set.iter().any(|mine| mine.covers(entry))
+fn sort<T: Ord>(set: &mut Vec<T>, what: &str, most: usize) -> Result<()> {
+    set.sort_unstable();
+    set.dedup();
+    if set.len() > most { Err(too_many(what, set.len(), most)) } else { Ok(()) }
 }
 
 /// Something the entry reaches and nothing in the set does; the entry itself where the set
@@ -129,10 +124,12 @@ fn outside(set: &[Pattern], entry: &Pattern) -> String {
     example.or_else(witness).map_or_else(|| entry.to_string(), |resource| resource.to_string())
 }
 
-fn meet(one: &[Pattern], two: &[Pattern]) -> Vec<Pattern> {
-    let mut both: Vec<_> = one.iter().filter(|entry| covered(two, entry)).cloned().collect();
-    both.extend(two.iter().filter(|entry| covered(one, entry)).cloned());
+/// The entries of `two` that `one` covers, and those of `one` that `two` covers and these do not.
+fn meet<T: Clone + Ord>(one: &[T], two: &[T], covers: fn(&T, &T) -> bool) -> Vec<T> {
+    let covered = |set: &[T], entry: &T| set.iter().any(|mine| covers(mine, entry));
+    let mut both: Vec<_> = two.iter().filter(|entry| covered(one, entry)).cloned().collect();
+    let rest = one.iter().filter(|entry| covered(two, entry) && !covered(&both, entry));
+    both.extend(rest.cloned().collect::<Vec<_>>());
     both.sort_unstable();
-    both.dedup();
     both
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::range::{Range, ranges};
-use super::{too_many, widened};
+use super::too_many;
 use crate::error::{Axis, Error, Reason, Result};
 use crate::limits;
 use crate::pattern::{Pattern, Resource};
@@ -161,17 +161,21 @@ pub fn reach<'a>(rules: &'a [HostRule], method: &str, url: &Resource) -> Result<
     Err(Error::new(Reason::NotGranted, detail).on(Axis::Hosts))
 }
 
-/// Whether each rule of a child is covered by a single one of its parent.
-pub(super) fn covers(parent: &[HostRule], child: &[HostRule]) -> Result<()> {
-    let covered = |rule: &&HostRule| parent.iter().any(|mine| mine.covers(rule));
-    match child.iter().find(|rule| !covered(rule)) {
-        None => Ok(()),
-        Some(wide) => {
-            let detail = format!("no single host rule of the parent covers `{wide}`");
-            let witness = witness(parent, wide).unwrap_or_else(|| wide.to_string());
-            Err(widened(Axis::Hosts, detail).seen(witness))
-        }
-    }
+/// A request that `wide` allows and none of the rules does: method and URL, and the address
+/// where that makes the difference. `None` where none was found: several rules can allow piece by
+/// piece what no single one covers.
+pub(super) fn witness(rules: &[HostRule], wide: &HostRule) -> Option<String> {
+    let apart = rules.iter().filter_map(|rule| rule.pattern.witness(&wide.pattern));
+    let mut urls = wide.pattern.example().into_iter().chain(apart);
+    let methods = samples(rules, wide);
+    urls.find_map(|url| {
+        let near: Vec<_> = rules.iter().filter(|rule| rule.pattern.matches(&url)).collect();
+        methods.iter().find_map(|method| {
+            let same = near.iter().filter(|rule| rule.methods.contains(method));
+            let place = place(&same.copied().collect::<Vec<_>>(), wide)?;
+            Some(format!("{method} {url}{place}"))
+        })
+    })
 }
 
 /// Methods that a witness names rather than others.
@@ -189,22 +193,6 @@ const INNER: [&str; 8] = [
 ];
 /// Ranges of global addresses alone, for a witness beside rules that admit only their ranges.
 const OUTER: [&str; 2] = ["8.8.0.0/16", "2600::/12"];
-
-/// A request that `wide` allows and none of the rules does: method and URL, and the address
-/// where that makes the difference. `None` where the rules allow all of it piece by piece.
-fn witness(rules: &[HostRule], wide: &HostRule) -> Option<String> {
-    let apart = rules.iter().filter_map(|rule| rule.pattern.witness(&wide.pattern));
-    let urls: Vec<_> = wide.pattern.example().into_iter().chain(apart).collect();
-    let methods = samples(rules, wide);
-    urls.iter().find_map(|url| {
-        let near: Vec<_> = rules.iter().filter(|rule| rule.pattern.matches(url)).collect();
-        methods.iter().find_map(|method| {
-            let same = near.iter().filter(|rule| rule.methods.contains(method));
-            let place = place(&same.copied().collect::<Vec<_>>(), wide)?;
-            Some(format!("{method} {url}{place}"))
-        })
-    })
-}
 
 /// Methods of a rule; of a `*` the usual ones, and one that no rule names.
 fn samples(rules: &[HostRule], wide: &HostRule) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::host_tests::{address, rule, url};
+use super::host_tests::{address, covers, rule, url};
 use super::*;
 
 const PATTERNS: [&str; 9] = [
@@ -85,13 +85,13 @@ fn requests() -> impl Iterator<Item = (&'static str, Resource, (IpAddr, bool))> 
 proptest! {
     #[test]
     fn covering_is_reflexive(one in rules()) {
-        prop_assert_eq!(host::covers(&one, &one), Ok(()));
+        prop_assert_eq!(covers(&one, &one), Ok(()));
     }
 
     #[test]
     fn covering_is_transitive(a in rules(), b in rules(), c in rules()) {
-        if host::covers(&a, &b).is_ok() && host::covers(&b, &c).is_ok() {
-            prop_assert_eq!(host::covers(&a, &c), Ok(()));
+        if covers(&a, &b).is_ok() && covers(&b, &c).is_ok() {
+            prop_assert_eq!(covers(&a, &c), Ok(()));
         }
         for (x, y, z) in a.iter().flat_map(|x| b.iter().map(move |y| (x, y)))
             .flat_map(|(x, y)| c.iter().map(move |z| (x, y, z))) {
@@ -102,7 +102,7 @@ proptest! {
     #[test]
     fn what_a_covered_child_allows_its_parent_allows(parent in rules(), child in rules()) {
         let child: Vec<_> = child.into_iter()
-            .filter(|rule| host::covers(&parent, std::slice::from_ref(rule)).is_ok()).collect();
+            .filter(|rule| covers(&parent, std::slice::from_ref(rule)).is_ok()).collect();
         for (method, url, place) in requests() {
             prop_assert!(!allows(&child, method, &url, place)
                 || allows(&parent, method, &url, place), "{} {} {:?}", method, url, place);
@@ -111,24 +111,19 @@ proptest! {
 
     #[test]
     fn a_refused_child_has_a_witness_that_proves_it(parent in rules(), child in rules()) {
-        let Err(refused) = host::covers(&parent, &child) else { return Ok(()) };
+        let Err(refused) = covers(&parent, &child) else { return Ok(()) };
         let witness = refused.witness.unwrap();
         let wide = child.iter().find(|rule| !parent.iter().any(|mine| mine.covers(rule))).unwrap();
         let words: Vec<_> = witness.split(' ').collect();
         if let [method, text, "at", place] = words[..] {
-            // A witness names no address of which it matters that nobody here knows its sort.
-            for global in [is_public(place)] {
-                let place = (address(place), global);
-                prop_assert!(allows(&child, method, &url(text), place), "{}", witness);
-                prop_assert!(!allows(&parent, method, &url(text), place), "{}", witness);
-            }
+            let place = (address(place), is_public(place));
+            prop_assert!(allows(&child, method, &url(text), place), "{}", witness);
+            prop_assert!(!allows(&parent, method, &url(text), place), "{}", witness);
         } else if witness == wide.to_string() {
-            // Piece by piece: then at least every request tried here is one of the parent's too.
-            for (method, url, place) in requests() {
-                let own = std::slice::from_ref(wide);
-                prop_assert!(!allows(own, method, &url, place)
-                    || allows(&parent, method, &url, place), "{} {} {:?}", wide, url, place);
-            }
+            // None was found: beside a single rule there always is one, unless one of the two
+            // has ranges and the other leaves them to whoever knows which addresses are global.
+            let apart = |mine: &HostRule| mine.ranges().is_empty() != wide.ranges().is_empty();
+            prop_assert!(parent.len() > 1 || parent.iter().any(apart), "{}", witness);
         } else {
             let [method, text] = words[..] else { return Err(TestCaseError::fail(witness)) };
             prop_assert!(reach(&child, method, &url(text)).is_ok(), "{}", witness);

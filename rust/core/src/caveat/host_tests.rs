@@ -31,6 +31,13 @@ pub(super) fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// Whether a link with the one list of rules may have a child with the other.
+pub(super) fn covers(parent: &[HostRule], child: &[HostRule]) -> Result<()> {
+    let [parent, child] =
+        [parent, child].map(|hosts| Limits { hosts: hosts.to_vec(), ..Limits::default() });
+    parent.covers(&child)
+}
+
 #[test]
 fn a_range_has_one_spelling() {
     for fine in ["0.0.0.0/0", "10.0.0.0/8", "10.1.2.3/32", "::/0", "::1/128", "fd00::/8"] {
@@ -215,7 +222,7 @@ fn two_rules_do_not_add_up_to_a_third() {
     assert!(reach(&[], "GET", &url("https://a")).unwrap_err().detail.contains("name one"));
     let same = [rule("https://a/** GET"), rule("https://a/** POST")];
     let both = [rule("https://a/** GET,POST")];
-    let refused = host::covers(&same, &both).unwrap_err();
+    let refused = covers(&same, &both).unwrap_err();
     assert_eq!(refused.witness.as_deref(), Some("https://a/** GET,POST"));
 }
 
@@ -241,11 +248,11 @@ fn a_witness_is_a_request_that_a_person_can_check() {
             "GET https://a at 10.128.0.0",
         ),
     ] {
-        let refused = host::covers(&[rule(parent)], &[rule(child)]).unwrap_err();
+        let refused = covers(&[rule(parent)], &[rule(child)]).unwrap_err();
         assert_eq!(refused.axis, Some(Axis::Hosts));
         assert_eq!(refused.witness.as_deref(), Some(witness), "{parent} | {child}");
     }
-    let refused = host::covers(&[], &[rule("https://a/** GET ::1/128")]).unwrap_err();
+    let refused = covers(&[], &[rule("https://a/** GET ::1/128")]).unwrap_err();
     assert_eq!(refused.witness.as_deref(), Some("GET https://a"));
 }
 
@@ -291,8 +298,10 @@ fn a_secret_has_a_handle_a_host_and_a_header() {
 fn a_secret_keeps_its_handle_and_header_and_narrows_its_host() {
     let parent = [secret("secret://a", "https://*.example", "x").unwrap()];
     let covers = |handle, host, header| {
-        secret::covers(&parent, &[secret(handle, host, header).unwrap()])
-            .map_err(|refused| refused.witness.unwrap())
+        let child = vec![secret(handle, host, header).unwrap()];
+        let [parent, child] =
+            [parent.to_vec(), child].map(|secrets| Limits { secrets, ..Limits::default() });
+        parent.covers(&child).map_err(|refused| refused.witness.unwrap())
     };
     assert_eq!(covers("secret://a", "https://*.example", "x"), Ok(()));
     assert_eq!(covers("secret://a", "https://b.example", "x"), Ok(()));

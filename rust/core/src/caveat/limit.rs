@@ -1,5 +1,7 @@
 //! Limits of code: numbers that a child only lowers, sets that it only shrinks.
 
+use std::fmt::Display;
+
 use super::host::{self, HostRule};
 use super::secret::{self, SecretRule};
 use super::{more, too_many, widened};
@@ -71,15 +73,13 @@ impl Limits {
                 return Err(more(axis, its, mine));
             }
         }
-        host::covers(&self.hosts, &child.hosts)?;
+        let hosts = (&*self.hosts, &*child.hosts);
+        all_covered(Axis::Hosts, hosts, HostRule::covers, host::witness)?;
         for ((axis, mine), (_, its)) in self.trees().into_iter().zip(child.trees()) {
-            let covered = |entry: &&Pattern| mine.iter().any(|tree| tree.covers(entry));
-            if let Some(wide) = its.iter().find(|entry| !covered(entry)) {
-                let detail = format!("`{wide}` is outside the parent's {}", axis.code());
-                return Err(widened(axis, detail).seen(outside(mine, wide)));
-            }
+            all_covered(axis, (mine, its), Pattern::covers, outside)?;
         }
-        secret::covers(&self.secrets, &child.secrets)
+        let secrets = (&*self.secrets, &*child.secrets);
+        all_covered(Axis::Secrets, secrets, SecretRule::covers, secret::witness)
     }
 
     /// What both allow: the smaller number, and the entries of either that the other covers.
@@ -115,13 +115,31 @@ fn sort<T: Ord>(set: &mut Vec<T>, what: &str, most: usize) -> Result<()> {
     if set.len() > most { Err(too_many(what, set.len(), most)) } else { Ok(()) }
 }
 
-/// Something the entry reaches and nothing in the set does; the entry itself where the set
-/// reaches it piece by piece.
-fn outside(set: &[Pattern], entry: &Pattern) -> String {
+/// Whether each entry of a child is covered by a single one of its parent. The witness of a refusal
+/// is the entry itself where nothing better is found.
+fn all_covered<T: Display>(
+    axis: Axis,
+    (mine, its): (&[T], &[T]),
+    covers: fn(&T, &T) -> bool,
+    witness: fn(&[T], &T) -> Option<String>,
+) -> Result<()> {
+    let covered = |entry: &&T| mine.iter().any(|one| covers(one, entry));
+    match its.iter().find(|entry| !covered(entry)) {
+        None => Ok(()),
+        Some(wide) => {
+            let detail = format!("`{wide}` is outside the parent's {}", axis.code());
+            let witness = witness(mine, wide).unwrap_or_else(|| wide.to_string());
+            Err(widened(axis, detail).seen(witness))
+        }
+    }
+}
+
+/// Something the entry reaches and nothing in the set does.
+fn outside(set: &[Pattern], entry: &Pattern) -> Option<String> {
     let reached = |resource: &_| set.iter().any(|mine| mine.matches(resource));
-    let example = entry.example().filter(|resource| !reached(resource));
-    let witness = || set.iter().filter_map(|mine| mine.witness(entry)).find(|w| !reached(w));
-    example.or_else(witness).map_or_else(|| entry.to_string(), |resource| resource.to_string())
+    let apart = set.iter().filter_map(|mine| mine.witness(entry));
+    let found = entry.example().into_iter().chain(apart).find(|resource| !reached(resource));
+    found.map(|resource| resource.to_string())
 }
 
 /// The entries of `two` that `one` covers, and those of `one` that `two` covers and these do not.

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::widened;
-use crate::error::{Axis, Error, Result};
+use crate::error::{Error, Result};
 use crate::limits;
 use crate::pattern::{HostName, Pattern, Resource};
 
@@ -107,21 +106,8 @@ fn check_header(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether each rule of a child is covered by a single one of its parent.
-pub(super) fn covers(parent: &[SecretRule], child: &[SecretRule]) -> Result<()> {
-    let covered = |rule: &&SecretRule| parent.iter().any(|mine| mine.covers(rule));
-    match child.iter().find(|rule| !covered(rule)) {
-        None => Ok(()),
-        Some(wide) => {
-            let detail = format!("no single secret of the parent covers `{wide}`");
-            let witness = witness(parent, wide).unwrap_or_else(|| wide.to_string());
-            Err(widened(Axis::Secrets, detail).seen(witness))
-        }
-    }
-}
-
 /// The rule at one host where none of the others fills it in.
-fn witness(rules: &[SecretRule], wide: &SecretRule) -> Option<String> {
+pub(super) fn witness(rules: &[SecretRule], wide: &SecretRule) -> Option<String> {
     let like: Vec<_> = rules.iter().filter(|rule| rule.is_like(wide)).collect();
     let apart = like.iter().filter_map(|rule| rule.host.witness(&wide.host));
     let outside = |host: &Resource| !like.iter().any(|rule| rule.host.matches(host));

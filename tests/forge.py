@@ -273,6 +273,8 @@ class Claim(IntEnum):
 
 Grant = tuple[str, tuple[str, ...], Any]
 Denial = tuple[str, tuple[str, ...]]
+Host = tuple[str, tuple[str, ...], tuple[str, ...]]
+Secret = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -288,9 +290,13 @@ class Terms:
     memory: int = 64 << 20
     time: int = 2_000
     output: int = 1 << 20
-    hosts: tuple[str, ...] = ("https://*.example.org",)
+    hosts: tuple[Host, ...] = (
+        ("https://*.example.org/v1/**", ("GET", "POST"), ()),
+        ("https://git.example.net/**", ("*",), ("10.0.0.0/8",)),
+    )
     read: tuple[str, ...] = ("file:///data/**",)
     write: tuple[str, ...] = ("file:///data/out/**",)
+    secrets: tuple[Secret, ...] = (("secret://key", "https://*.example.org", "authorization"),)
     exp: int = NOW + 3_600
     nbf: int = NOW - 10
     iat: int = NOW - 10
@@ -300,7 +306,8 @@ class Terms:
     def limits(self) -> dict[int, Any]:
         """The map of limits."""
         numbers = (self.fuel, self.memory, self.time, self.output)
-        lists = (sorted(self.hosts), sorted(self.read), sorted(self.write))
+        hosts = sorted([url, sorted(names), sorted(cidr)] for url, names, cidr in self.hosts)
+        lists = (hosts, sorted(self.read), sorted(self.write), sorted(map(list, self.secrets)))
         return dict(enumerate((*numbers, *lists), 1))
 
     def claims(self) -> dict[int, Any]:

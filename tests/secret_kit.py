@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from cast import LIMITS, NOW, PLANNER, WORKER, issue
-from moat import Permit, SecretProxy, Session
+from moat import Permit, Secret, SecretProxy, Session
 from moat.secrets import Memory
 
 if TYPE_CHECKING:
@@ -29,9 +29,22 @@ def proxy_of(pep: Pep, value: str, **terms: Any) -> SecretProxy:
     return proxy
 
 
-def leave(pep: Pep, holder: Any = WORKER, hosts: tuple[str, ...] = (HOST,)) -> Permit:
+FILLED = tuple(
+    Secret(f"secret://{name}", host=host, header="authorization")
+    for name in ("github", "other", "two", "vault", "slow")
+    for host in (HOST, "https://*.github.com", "https://*.example")
+)
+"""What a token has filled in, unless a test says otherwise."""
+
+
+def leave(
+    pep: Pep,
+    holder: Any = WORKER,
+    hosts: tuple[str, ...] = (HOST,),
+    secrets: tuple[Secret, ...] = FILLED,
+) -> Permit:
     """A permit for a call, from a token that names hosts and that the planner delegated."""
-    limits = LIMITS.replace(hosts=hosts)
+    limits = LIMITS.replace(hosts=hosts, secrets=secrets)
     token = issue(limits=limits)
     if holder is not PLANNER:
         token = token.attenuate(PLANNER, holder=holder.id, now=NOW)

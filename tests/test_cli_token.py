@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli_kit import DEAD, DENIED, ERROR, INVALID, USAGE, Cli, fresh
-from moat import AgentId, Grant, Limits, Moat, Token, _forge
+from moat import AgentId, Grant, Host, Limits, Moat, Secret, Token, _forge
 from moat._tree import tree
 from moat.keystore import KeyStore
 
@@ -26,8 +26,13 @@ SEARCH = ("--allow", "tool://search/** call,read")
 EVERYTHING = (
     *SEARCH, "--allow", "tool://mail/* send", "--deny", "tool://search/private/** *",
     "--fuel", "5M", "--memory", "64MiB", "--time", "2s", "--output", "1MiB",
-    "--host", "https://example.org", "--depth", "2",
+    "--host", "https://example.org", "--host", "https://api.example.org/v1/** GET,POST 10.0.0.0/8",
+    "--secret", "secret://key https://example.org authorization", "--depth", "2",
 )  # fmt: skip
+
+
+GATED = Host("https://api.example.org/v1/**", {"GET", "POST"}, ["10.0.0.0/8"])
+KEY = Secret("secret://key", host="https://example.org", header="authorization")
 
 
 def keys(cli: Cli) -> KeyStore:
@@ -49,7 +54,8 @@ def test_issue_writes_out_what_was_asked(moat: Cli, tmp_path: Path) -> None:
     assert [str(one.resource) for one in token.deny] == ["tool://search/private/**"]
     assert token.limits == Limits(
         fuel=5_000_000, memory=64 << 20, time=timedelta(seconds=2), output=1 << 20,
-        hosts=["https://example.org"], read=[tree(tmp_path / "in")], write=[tree(tmp_path / "out")],
+        hosts=["https://example.org", GATED], read=[tree(tmp_path / "in")],
+        write=[tree(tmp_path / "out")], secrets=[KEY],
     )  # fmt: skip
     assert token.depth == 2
     assert token.expires - token.links[0].issued == 3600
@@ -113,8 +119,11 @@ def test_attenuate_keeps_what_it_is_not_told_to_narrow(moat: Cli) -> None:
 
 def test_attenuate_empties_a_set_when_told_none(moat: Cli) -> None:
     parent = moat.issue(*EVERYTHING)
-    made = moat.json("token", "attenuate", parent, "--to", "worker", "--host", "none")
-    assert Token.parse(made["token"]).limits.hosts == ()
+    for option, axis in (("--host", "hosts"), ("--secret", "secrets")):
+        made = moat.json("token", "attenuate", parent, "--to", "worker", option, "none")
+        after = Token.parse(made["token"]).limits
+        assert getattr(after, axis) == ()
+        assert after.hosts or after.secrets
 
 
 def test_asking_for_more_is_denied_and_says_which_axis_and_a_witness(moat: Cli) -> None:
@@ -149,7 +158,7 @@ def chain(cli: Cli) -> Path:
     cli(
         "token", "attenuate", parent, "--to", "worker", "--allow", "tool://search/web call",
         "--deny", "tool://search/web/beta call", "--fuel", "1M", "--expires", "10m",
-        "--host", "none", "--out", child,
+        "--host", "https://example.org/a GET", "--out", child,
     )  # fmt: skip
     return child
 
@@ -166,7 +175,10 @@ def test_inspect_says_what_each_link_dropped(moat: Cli) -> None:
     assert lost["narrowed"] == {"tool://search/** call,read": ["tool://search/web call"]}
     assert lost["denials"] == ["tool://search/web/beta call"]
     assert lost["fuel"] == [5_000_000, 1_000_000]
-    assert lost["hosts"] == {"before": ["https://example.org"], "after": []}
+    before = ["https://api.example.org/v1/** GET,POST 10.0.0.0/8", "https://example.org/** *"]
+    assert lost["hosts"] == {"before": before, "after": ["https://example.org/a GET"]}
+    assert "secrets" not in lost
+    assert second["limits"]["secrets"] == ["secret://key https://example.org authorization"]
     assert lost["depth"] == [2, 1]
     assert lost["expires"][0] > lost["expires"][1]
     assert "memory" not in lost
@@ -179,7 +191,9 @@ def test_inspect_draws_the_tree(moat: Cli) -> None:
         "root → planner", "planner → worker", "- tool://mail/* send",
         "~ tool://search/** call,read  →  tool://search/web call",
         "+ deny tool://search/web/beta call", "- fuel 5,000,000  →  1,000,000",
-        "- hosts https://example.org  →  none", "delegates 1 more", "✓ signatures hold",
+        "- hosts https://api.example.org/v1/** GET,POST 10.0.0.0/8, https://example.org/** *  →  ",
+        "https://example.org/a GET", "secrets secret://key https://example.org authorization",
+        "delegates 1 more", "✓ signatures hold",
     ):  # fmt: skip
         assert part in told
 

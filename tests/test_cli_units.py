@@ -8,9 +8,20 @@ from pathlib import Path
 import click
 import pytest
 
-from moat import ANY, Grant, MalformedInput, Pattern, _show
+from moat import ANY, Grant, Host, MalformedInput, Pattern, Secret, _show
 from moat._tree import folder, tree
-from moat.cli.units import Count, DenialText, Duration, Folder, GrantText, KeyValue, Size
+from moat.cli.units import (
+    NONE,
+    Count,
+    DenialText,
+    Duration,
+    Folder,
+    GrantText,
+    HostText,
+    KeyValue,
+    SecretText,
+    Size,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +62,47 @@ def test_what_no_limit_can_be_is_refused(kind: type[Count | Size], text: str) ->
 @pytest.mark.parametrize(("text", "count"), [("5M", 5_000_000), ("1_000", 1000), ("2g", 2 * 10**9)])
 def test_a_count_takes_thousands(text: str, count: int) -> None:
     assert Count().parse(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("https://a.example", Host("https://a.example/**", {"*"})),
+        ("https://a.example/v1/*", Host("https://a.example/v1/*", {"*"})),
+        ("https://a.example/** GET,POST", Host("https://a.example/**", {"POST", "GET"})),
+        ("http://a/** * 10.0.0.0/8,::1/128", Host("http://a/**", {"*"}, ["::1/128", "10.0.0.0/8"])),
+    ],
+)
+def test_a_host_is_a_url_then_methods_then_ranges(text: str, host: Host) -> None:
+    assert HostText().parse(text) == host
+    assert HostText().parse(str(host)) == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a.example", "https://a.example GET", "https://a/** get", "https://a/** GET 10.0.0.1/8",
+     "https://a/** GET 10.0.0.0/8 x", "https://a/** GET,", "none GET"],
+)  # fmt: skip
+def test_other_hosts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="[`a-z]"):
+        HostText().parse(text)
+
+
+def test_a_secret_is_a_handle_a_host_and_a_header() -> None:
+    secret = Secret("secret://key", host="https://*.example.com", header="x-key")
+    assert SecretText().parse("secret://key https://*.example.com x-key") == secret
+    assert SecretText().parse(str(secret)) == secret
+    assert SecretText().parse("none") == HostText().parse("none") == NONE
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "secret://key", "secret://key https://a", "secret://key https://* x-key",
+     "key https://a x", "secret://key https://a X-Key", "secret://key https://a x y"],
+)  # fmt: skip
+def test_other_secrets_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="`"):
+        SecretText().parse(text)
 
 
 def test_a_grant_is_a_pattern_and_actions() -> None:

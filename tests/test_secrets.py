@@ -11,7 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cast import MALLORY, PLANNER, WORKER
-from moat import InjectorFailed, MalformedInput, MoatError, SecretProxy, UnknownHandle
+from moat import (
+    Host,
+    InjectorFailed,
+    MalformedInput,
+    MoatError,
+    Secret,
+    SecretProxy,
+    UnknownHandle,
+)
 from moat.secrets import Environment, Memory
 from secret_kit import HANDLE, HOST, canary, leave, proxy_of
 
@@ -92,6 +100,21 @@ def test_the_token_must_name_the_host_too(pep, proxy, fill):
         refused(fill, hosts=hosts)
 
 
+def test_a_path_and_a_method_name_their_host(pep, proxy):
+    with leave(pep, hosts=(Host(f"{HOST}/repos/**", {"GET"}),)) as permit:
+        assert proxy.fill(permit, HANDLE, host=HOST, into=len) == len(VALUE)
+
+
+def test_the_token_must_name_the_secret_at_the_host(pep, proxy, fill):
+    def key(handle=HANDLE, host=HOST):
+        return Secret(handle, host=host, header="authorization")
+
+    assert fill(secrets=(key(),)) == [VALUE]
+    assert fill(secrets=(key(host="https://*.github.com"),)) == [VALUE]
+    for secrets in ((), (key("secret://other"),), (key(host="https://github.com"),)):
+        refused(fill, secrets=secrets)
+
+
 def test_the_handle_must_be_bound_to_the_host_too(pep, proxy):
     with leave(pep, hosts=("https://*",)) as permit:
         refused(proxy.fill, permit, HANDLE, host="https://example.com", into=pytest.fail)
@@ -103,7 +126,8 @@ def test_every_refusal_has_one_text_and_its_own_reason_in_the_owners_log(pep, pr
     cases = {
         "no such handle": ("secret://none", {}),
         "not bound to this agent": (HANDLE, {"holder": PLANNER}),
-        "the token does not name": (HANDLE, {"hosts": ()}),
+        "the token does not name this host": (HANDLE, {"hosts": ()}),
+        "the token does not name this secret": (HANDLE, {"secrets": ()}),
         "gave no value: KeyError": ("secret://other", {}),
     }
     texts = set()

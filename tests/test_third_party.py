@@ -13,7 +13,19 @@ from pycose.keys import OKPKey
 from pycose.keys.curves import Ed25519
 from pycose.messages import Sign1Message
 
-from moat import AgentId, Control, Denial, Grant, Identity, Limits, Message, Policy, Token
+from moat import (
+    AgentId,
+    Control,
+    Denial,
+    Grant,
+    Host,
+    Identity,
+    Limits,
+    Message,
+    Policy,
+    Secret,
+    Token,
+)
 
 NOW = 1_800_000_000
 ROOT, GATE, PLANNER, WORKER = map(Identity.generate, ("root", "gate", "planner", "worker"))
@@ -31,9 +43,13 @@ def three_links() -> Token:
             memory=64 << 20,
             time=timedelta(seconds=2),
             output=1 << 20,
-            hosts=["https://*.example.com"],
+            hosts=[
+                Host("https://git.example.net/v1/**", {"POST", "GET"}, ["::1/128", "10.0.0.0/8"]),
+                "https://*.example.com",
+            ],
             read=["file:///data/**"],
             write=["file:///data/out/**"],
+            secrets=[Secret("secret://key", host="https://*.example.com", header="authorization")],
         ),
         expires_in=timedelta(hours=1),
         depth=2,
@@ -147,9 +163,13 @@ def test_claims_of_a_link_read_as_the_spec_names_them() -> None:
         2: 64 << 20,
         3: 2000,
         4: 1 << 20,
-        5: ["https://*.example.com"],
+        5: [
+            ["https://*.example.com/**", ["*"], []],
+            ["https://git.example.net/v1/**", ["GET", "POST"], ["10.0.0.0/8", "::1/128"]],
+        ],
         6: ["file:///data/**"],
         7: ["file:///data/out/**"],
+        8: [["secret://key", "https://*.example.com", "authorization"]],
     }
     assert last[-65540] == token.links[1].id
     assert last[-65541] == [2, 0]

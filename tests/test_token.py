@@ -22,6 +22,7 @@ from moat import (
     MalformedInput,
     MoatError,
     Pattern,
+    Secret,
     Token,
     TokenRefused,
     canonicalize,
@@ -57,6 +58,9 @@ def test_a_further_link_keeps_what_it_is_not_told_to_narrow():
     assert (second.index, second.depth) == (1, 1)
 
 
+KEY = Secret("secret://key", host="https://example.com", header="authorization")
+
+
 @pytest.mark.parametrize(
     ("caveat", "terms"),
     [
@@ -69,6 +73,7 @@ def test_a_further_link_keeps_what_it_is_not_told_to_narrow():
         ("hosts", {"limits": LIMITS.replace(hosts=["https://example.com"])}),
         ("read", {"limits": LIMITS.replace(read=["file:///data/**"])}),
         ("write", {"limits": LIMITS.replace(write=["file:///data/**"])}),
+        ("secrets", {"limits": LIMITS.replace(secrets=[KEY])}),
         ("expiry", {"expires_in": timedelta(hours=2)}),
         ("not_before", {"not_before": NOW - 1}),
         ("depth", {"depth": 2}),

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use moat_core::Axis;
-use moat_core::caveat::{Caveats, Request};
+use moat_core::caveat::{Caveats, HostRule, Request, reach};
 use moat_core::pattern::Resource;
 use moat_core::token::{Link, Token};
 use moat_fuzz::{NOW, world};
@@ -58,6 +58,13 @@ fn only_narrows(token: &Token) {
             }
         }
     }
+    for url in all().flat_map(|one| &one.limits.hosts).take(16) {
+        let Some(url) = url.pattern().example() else { continue };
+        for method in ["GET", "POST", "BREW", "CONNECT"] {
+            let above = token.reach(method, &url);
+            assert!(reach(&leaf.limits.hosts, method, &url).is_err() || above.is_ok(), "{url}");
+        }
+    }
     assert_eq!(&token.limits(), &leaf.limits, "the last link's limits are the meet of all");
     assert_eq!(token.expires(), leaf.expires);
     for above in all() {
@@ -70,7 +77,14 @@ fn only_narrows(token: &Token) {
 fn really_widens(token: &Token, refused: moat_core::Error) {
     let at = refused.link.expect("a refusal names a link");
     let [parent, child] = &token.links()[at - 1..=at] else { panic!("link {at} has a parent") };
-    let (Some(Axis::Resource), Some(witness)) = (refused.axis, refused.witness) else { return };
+    let Some(witness) = refused.witness else { return };
+    let [above, below] = [parent, child].map(|link| &link.claims().caveats);
+    if refused.axis == Some(Axis::Hosts) {
+        return really_reaches(&above.limits.hosts, &below.limits.hosts, &witness);
+    }
+    if refused.axis != Some(Axis::Resource) {
+        return;
+    }
     let (action, resource) = witness.split_once(' ').expect("an action and a resource");
     // It may be longer than what may come from outside.
     let Ok(resource) = Resource::parse(resource) else { return };
@@ -81,6 +95,26 @@ fn really_widens(token: &Token, refused: moat_core::Error) {
             .iter()
             .any(|grant| grant.actions.contains(action) && grant.resource.matches(&resource))
     };
-    assert!(allows(&child.claims().caveats), "the child does not allow {action} {resource}");
-    assert!(!allows(&parent.claims().caveats), "the parent allows {action} {resource}");
+    assert!(allows(below), "the child does not allow {action} {resource}");
+    assert!(!allows(above), "the parent allows {action} {resource}");
+}
+
+/// The witness is a request that the child may send and its parent may not, or not there; or the
+/// child's rule, where none was found.
+fn really_reaches(parent: &[HostRule], child: &[HostRule], witness: &str) {
+    if child.iter().any(|rule| rule.to_string() == witness) {
+        return;
+    }
+    let mut words = witness.split(' ');
+    let (Some(method), Some(url)) = (words.next(), words.next()) else { panic!("{witness}") };
+    let Ok(url) = Resource::parse(url) else { return };
+    let place = words.nth(1).map(|text| text.parse().expect("a witness has an address"));
+    let global = witness.contains(" at 8.8.") || witness.contains(" at 2600:");
+    let may = |rules: &[HostRule]| {
+        reach(rules, method, &url).is_ok_and(|found| {
+            place.is_none_or(|place| found.iter().any(|rule| rule.admits(place, global)))
+        })
+    };
+    assert!(may(child), "the child may not send {witness}");
+    assert!(!may(parent), "the parent may send {witness}");
 }

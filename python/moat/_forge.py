@@ -27,7 +27,9 @@ def widened(token: Token, issuer: Identity, holder: AgentId, allow: list[Grant])
     parent = token.links[-1]
     limits = parent.limits
     numbers = (limits.fuel, limits.memory, limits.time // timedelta(milliseconds=1), limits.output)
-    lists = [sorted(one) for one in (limits.hosts, limits.read, limits.write)]
+    hosts = [[str(one.pattern), sorted(one.methods), list(one.cidr)] for one in limits.hosts]
+    secrets = [[one.handle, str(one.host), one.header] for one in limits.secrets]
+    lists = [hosts, list(limits.read), list(limits.write), secrets]
     claims = {
         1: str(issuer.id),
         4: parent.expires,

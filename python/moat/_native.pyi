@@ -25,6 +25,7 @@ __all__ = [
     "Denial",
     "Gate",
     "Grant",
+    "Host",
     "Identity",
     "InclusionProof",
     "Limits",
@@ -38,6 +39,7 @@ __all__ = [
     "Registration",
     "Report",
     "SandboxOutcome",
+    "Secret",
     "Sender",
     "Token",
     "canonicalize",
@@ -149,6 +151,63 @@ class Denial:
     def __eq__(self, other: object, /) -> bool: ...
 
 @final
+class Host:
+    """One allowance to send requests: methods, on the URLs of a pattern, at some addresses.
+
+    ``Host("https://api.github.com/repos/**", {"GET"})``. In a list of ``Limits`` a text stands for
+    any method (``{"*"}``): of the URLs of its pattern, and where it has no path, of all of a host.
+    """
+
+    def __new__(
+        cls, pattern: str | Pattern, methods: Iterable[str], cidr: Iterable[str] | None = None
+    ) -> Self:
+        """Take a pattern in http or https with a path, and methods in capitals, or ``{"*"}``.
+
+        Without ``cidr`` only global unicast addresses may be connected to; with it only those in
+        one of its ranges (``["10.0.0.0/8"]``, at most 8). CONNECT and TRACE are never allowed.
+        Raises ``MalformedInput``.
+        """
+    @property
+    def pattern(self) -> Pattern: ...
+    @property
+    def methods(self) -> frozenset[str]: ...
+    @property
+    def cidr(self) -> tuple[str, ...]:
+        """Address ranges, sorted; one within another is left out."""
+    def covers(self, child: Host) -> bool:
+        """Whether this one rule allows all that the child does.
+
+        A rule with ``cidr`` and one without never cover one another.
+        """
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __str__(self) -> str:
+        """``https://a.example/** GET,POST 10.0.0.0/8``: what ``--host`` takes."""
+
+@final
+class Secret:
+    """A secret behind a handle, for one header of requests to the hosts of a pattern."""
+
+    def __new__(cls, handle: str, *, host: str | Pattern, header: str) -> Self:
+        """Take ``secret://name``, ``https://name`` without a path, and a header in lower case.
+
+        ``*.name`` may stand for hosts, ``*`` may not; headers that say where a request ends or
+        goes (``host``, ``content-length``, ``proxy-…``) are ``MalformedInput``.
+        """
+    @property
+    def handle(self) -> str: ...
+    @property
+    def host(self) -> Pattern: ...
+    @property
+    def header(self) -> str: ...
+    def covers(self, child: Secret) -> bool:
+        """Whether handle and header are the same and every host of the child is one of these."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __str__(self) -> str:
+        """``secret://github https://api.github.com authorization``: what ``--secret`` takes."""
+
+@final
 class Limits:
     """What code run under a token may spend and reach; an axis left out is zero or empty."""
 
@@ -159,18 +218,19 @@ class Limits:
         memory: int | None = None,
         time: timedelta | None = None,
         output: int | None = None,
-        hosts: Iterable[str] | None = None,
-        read: Iterable[str] | None = None,
-        write: Iterable[str] | None = None,
+        hosts: Iterable[str | Pattern | Host] | None = None,
+        read: Iterable[str | Pattern] | None = None,
+        write: Iterable[str | Pattern] | None = None,
+        secrets: Iterable[Secret] | None = None,
     ) -> Self:
         """Fuel in wasmtime units, memory and output in bytes, time in whole milliseconds.
 
-        Hosts are ``scheme://host[:port]`` patterns; read and write are directory trees, as
-        ``file:///dir/**``.
+        Hosts are requests that may be sent (``Host``); read and write are directory trees, as
+        ``file:///dir/**``; secrets are filled into requests.
         """
     @staticmethod
     def standard() -> Limits:
-        """An everyday value: 1e9 fuel, 256 MiB, 10 s, 1 MiB of output; no hosts, no files."""
+        """An everyday value: 1e9 fuel, 256 MiB, 10 s, 1 MiB of output; no hosts or files."""
     def replace(
         self,
         *,
@@ -178,9 +238,10 @@ class Limits:
         memory: int | None = None,
         time: timedelta | None = None,
         output: int | None = None,
-        hosts: Iterable[str] | None = None,
-        read: Iterable[str] | None = None,
-        write: Iterable[str] | None = None,
+        hosts: Iterable[str | Pattern | Host] | None = None,
+        read: Iterable[str | Pattern] | None = None,
+        write: Iterable[str | Pattern] | None = None,
+        secrets: Iterable[Secret] | None = None,
     ) -> Limits:
         """The same limits with the named axes set."""
     def covers(self, child: Limits) -> bool: ...
@@ -193,11 +254,13 @@ class Limits:
     @property
     def output(self) -> int: ...
     @property
-    def hosts(self) -> tuple[str, ...]: ...
+    def hosts(self) -> tuple[Host, ...]: ...
     @property
     def read(self) -> tuple[str, ...]: ...
     @property
     def write(self) -> tuple[str, ...]: ...
+    @property
+    def secrets(self) -> tuple[Secret, ...]: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
 

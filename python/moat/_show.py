@@ -117,7 +117,7 @@ def amount(axis: str, value: object) -> str:
 # --- what a link says, and what it dropped -------------------------------------------------------
 
 NUMBERS = ("fuel", "memory", "time", "output")
-SETS = ("hosts", "read", "write")
+SETS = ("hosts", "read", "write", "secrets")
 
 
 def grant(entry: Grant | Denial) -> str:
@@ -127,10 +127,10 @@ def grant(entry: Grant | Denial) -> str:
 
 
 def limits(value: Limits) -> dict[str, Any]:
-    """Give limits as JSON: time in milliseconds, the rest as a link states it."""
+    """Give limits as JSON: time in milliseconds, the rest as the command line takes it."""
     plain = {axis: getattr(value, axis) for axis in NUMBERS}
     plain["time"] = value.time // timedelta(milliseconds=1)
-    return plain | {axis: list(getattr(value, axis)) for axis in SETS}
+    return plain | {axis: [str(one) for one in getattr(value, axis)] for axis in SETS}
 
 
 def link(entry: Link, names: Names) -> dict[str, Any]:
@@ -160,8 +160,8 @@ def dropped(parent: Link, child: Link) -> dict[str, Any]:
     """Say what a link has less than its parent, as JSON; what stays the same is left out.
 
     ``grants`` are gone altogether, ``narrowed`` maps a grant to what is left of it, ``denials``
-    were added; every other key is an axis with its ``[before, after]``, or for hosts and paths
-    the members that are gone.
+    were added; every other key is an axis with its ``[before, after]``, or for a set
+    what it was ``before`` and is ``after``.
     """
     gone, less = _grants(parent.allow, child.allow)
     denials = sorted({grant(one) for one in child.deny} - {grant(one) for one in parent.deny})
@@ -280,15 +280,15 @@ def _line(label: str, text: str, style: str) -> Text:
 
 
 def _says(entry: Link) -> list[tuple[str, str, str]]:
-    rows = [("allow ", "green", grant(one)) for one in entry.allow]
-    rows += [("deny  ", "red", grant(one)) for one in entry.deny]
+    rows = [("allow  ", "green", grant(one)) for one in entry.allow]
+    rows += [("deny   ", "red", grant(one)) for one in entry.deny]
     rows += [
-        (f"{axis:6}", "dim", amount(axis, value))
+        (f"{axis:7}", "dim", amount(axis, value))
         for axis in (*NUMBERS, *SETS)
         if (value := getattr(entry.limits, axis))
     ]
     if entry.audience:
-        rows.append(("gate  ", "dim", str(entry.audience)))
+        rows.append(("gate   ", "dim", str(entry.audience)))
     return rows
 
 

@@ -24,20 +24,25 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, cast, runtime_checkable
 
-from moat._native import AgentId, Limits, Permit, canonicalize
+from moat._native import AgentId, Pattern, Permit, canonicalize
 from moat.errors import InjectorFailed, MalformedInput, MoatError, UnknownHandle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from moat._native import Host
+
 R = TypeVar("R")
 
 SCHEME: Final = "secret://"
 """Every handle starts so; it is a canonical resource (spec/pattern.md)."""
+
+_HOST: Final = re.compile(r"(https?|wss?)://[^/]+")
 
 _LOG: Final = logging.getLogger("moat.secrets")
 
@@ -64,8 +69,9 @@ class SecretProxy:
     """Fills secrets in for agents whose permit is open; hands out handles and no values.
 
     A handle is bound to agents and to hosts. A value is filled in when a permit of ``gate`` is
-    open, its sender is one of the agents, and the host is both among those of the handle and
-    among those of the token (``permit.limits.hosts``). No agents means nobody, no hosts nowhere.
+    open, its sender is one of the agents, and the host is one of the handle's. The token must
+    want it too: name the secret at this host (``permit.limits.secrets``), and allow requests to
+    the host (``permit.limits.hosts``). No agents means nobody, no hosts nowhere.
 
     What the injector does with a value, and whether it talks to the host it was asked for, is
     the host program's business: the injector is trusted, the agent is not. Safe across threads.
@@ -90,8 +96,10 @@ class SecretProxy:
         """Say what a handle stands for, for whom and where; the value is not looked at.
 
         ``handle`` is as ``secret://github``; ``name`` is the backend's name for the value;
-        ``hosts`` are patterns as in ``Limits(hosts=…)``. Raises ``MoatError`` where the handle
-        is bound already or there is no such backend, ``MalformedInput`` for a wrong form.
+        ``hosts`` are patterns without a path, as ``https://*.github.com``.
+
+        Raises ``MoatError`` where the handle is bound already or there is no such backend,
+        ``MalformedInput`` for a wrong form.
         """
         _check_handle(handle)
         bound = frozenset(agents)
@@ -101,7 +109,7 @@ class SecretProxy:
         if backend not in self._backends:
             message = f"there is no backend `{backend}`; name one that the proxy was given"
             raise MoatError(message)
-        binding = _Binding(backend, name, bound, Limits(hosts=hosts))
+        binding = _Binding(backend, name, bound, _hosts(hosts))
         with self._lock:
             if handle in self._bindings:
                 message = f"`{handle}` is bound already; remove it first"
@@ -180,10 +188,10 @@ class SecretProxy:
         if not isinstance(permit, Permit):
             message = "a secret is filled for a `Permit`; ask the gate for one"
             raise TypeError(message)
-        place = _place(host)
+        _check_place(host)
         with self._lock:
             binding = self._bindings.get(handle)
-        secret, why = None, self._objection(permit, binding, place)
+        secret, why = None, self._objection(permit, handle, binding, host)
         if binding is not None and why is None:
             secret, failure = _fetch(self._backends[binding.backend], binding.name)
             if failure is not None and not isinstance(failure, InjectorFailed):
@@ -197,16 +205,20 @@ class SecretProxy:
         _LOG.debug("filling %s for %s at %s (entry %d)", handle, permit.sender, host, permit.entry)
         return secret
 
-    def _objection(self, permit: Permit, binding: _Binding | None, place: Limits) -> str | None:
+    def _objection(
+        self, permit: Permit, handle: str, binding: _Binding | None, host: str
+    ) -> str | None:
         """Say what speaks against this fill, the permit first."""
-        bound = binding or _Binding("", "", frozenset(), Limits())
+        bound, limits = binding or _Binding("", "", frozenset(), ()), permit.limits
+        secrets = [secret.host for secret in limits.secrets if secret.handle == handle]
         needed = {
             "the permit is not open in this process": permit.is_open,
             "the permit is another gate's": permit.gate == self._gate,
             "no such handle": binding is not None,
             "the handle is not bound to this agent": permit.sender in bound.agents,
-            "the handle is not bound to this host": bound.hosts.covers(place),
-            "the token does not name this host": Limits(hosts=permit.limits.hosts).covers(place),
+            "the handle is not bound to this host": _some_matches(bound.hosts, host),
+            "the token does not name this secret for this host": _some_matches(secrets, host),
+            "the token does not name this host": _some_matches(map(_origin, limits.hosts), host),
         }
         return next((why for why, holds in needed.items() if not holds), None)
 
@@ -282,7 +294,7 @@ class _Binding:
     backend: str
     name: str
     agents: frozenset[AgentId]
-    hosts: Limits
+    hosts: tuple[Pattern, ...]
 
 
 class _Secret:
@@ -329,12 +341,34 @@ def _check_handle(handle: str) -> None:
         raise MalformedInput(message)
 
 
-def _place(host: str) -> Limits:
-    """Read one host, as exactly as a token's: no path, no wildcard, no second spelling."""
+def _hosts(patterns: Iterable[str]) -> tuple[Pattern, ...]:
+    """Read patterns of hosts, as exactly as a token's: no path, no second spelling."""
+    if isinstance(patterns, str):
+        message = "hosts are a list of patterns, not one text"
+        raise TypeError(message)
+    hosts = tuple(map(Pattern, patterns))
+    for host in hosts:
+        if not _HOST.fullmatch(str(host)):
+            message = f"`{host}` is not a host; write `https://name` or `https://*.name`"
+            raise MalformedInput(message)
+    return hosts
+
+
+def _check_place(host: str) -> None:
+    """Refuse what is not one host in its one spelling."""
     if "*" in host:
         message = f"`{_printable(host)}` is many hosts; name the one that the value goes to"
         raise MalformedInput(message)
-    return Limits(hosts=[host])
+    _hosts([host])
+
+
+def _origin(rule: Host) -> Pattern:
+    """Give the hosts of a rule: its pattern without the path."""
+    return Pattern("/".join(str(rule.pattern).split("/")[:3]))
+
+
+def _some_matches(patterns: Iterable[Pattern], host: str) -> bool:
+    return any(pattern.matches(host) for pattern in patterns)
 
 
 def _printable(text: object) -> str:

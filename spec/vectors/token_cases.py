@@ -73,7 +73,17 @@ def _good() -> Iterator[Case]:
 
 EVERY = ("tool://t/**", ("*",), "any")
 NOTHING = first(
-    allow=(), deny=(), fuel=0, memory=0, time=0, output=0, hosts=(), read=(), write=(), further=0
+    allow=(),
+    deny=(),
+    fuel=0,
+    memory=0,
+    time=0,
+    output=0,
+    hosts=(),
+    read=(),
+    write=(),
+    secrets=(),
+    further=0,
 )
 NARROW: dict[str, Any] = {
     "allow": (("tool://search/web", ("call",), {}),),
@@ -82,9 +92,13 @@ NARROW: dict[str, Any] = {
     "memory": 1,
     "time": 1,
     "output": 1,
-    "hosts": ("https://a.example.org",),
+    "hosts": (
+        ("https://a.example.org/v1/x", ("GET",), ()),
+        ("https://git.example.net/**", ("DELETE",), ("10.1.0.0/16", "10.2.3.4/32")),
+    ),
     "read": ("file:///data/in/**",),
     "write": (),
+    "secrets": (("secret://key", "https://a.example.org", "authorization"),),
     "exp": NOW + 1,
     "nbf": NOW,
     "further": 0,
@@ -211,20 +225,62 @@ def _grants() -> Iterator[Case]:
 
 def _limits() -> Iterator[Case]:
     limits = forge.Terms().limits()
-    hosts = [f"https://h{n:02}.example" for n in range(65)]
+    good, key = ["https://a.example/**", ["GET"], []], ["secret://a", "https://a.example", "x"]
+
+    def host(at: int, value: Any) -> dict[int, Any]:
+        return {5: [[*good[:at], value, *good[at + 1 :]]]}
+
+    def secret(at: int, value: Any) -> dict[int, Any]:
+        return {8: [[*key[:at], value, *key[at + 1 :]]]}
+
+    hosts = [[f"https://h{n:02}.example/**", ["GET"], []] for n in range(65)]
+    names = [chr(65 + n) for n in range(17)]
+    ranges = [f"10.{n}.0.0/16" for n in range(9)]
+    keys = [[f"secret://{n:02}", *key[1:]] for n in range(17)]
     for name, rule, changes, reason in (
         ("no fuel", "every limit is required", {1: ABSENT}, "malformed"),
         ("no write", "every limit is required", {7: ABSENT}, "malformed"),
-        ("an eighth limit", "limits are known", {8: 1}, "unknown_claim"),
+        ("no secrets", "every limit is required", {8: ABSENT}, "malformed"),
+        ("a ninth limit", "limits are known", {9: 1}, "unknown_claim"),
         ("negative fuel", "limits are unsigned", {1: -1}, "malformed"),
         ("fuel of 2^63", "limits are below 2^63", {1: 1 << 63}, "malformed"),
-        ("host with a path", "a host has no path", {5: ["https://a.example/b"]}, "malformed"),
-        ("host of files", "a host has a web scheme", {5: ["tool://a"]}, "malformed"),
-        ("unsorted hosts", "sorted", {5: ["https://b.example", "https://a.example"]}, "malformed"),
-        ("host twice", "unique", {5: ["https://a.example"] * 2}, "malformed"),
-        ("host in capitals", "canonical", {5: ["https://A.example"]}, "malformed"),
-        ("default port", "canonical", {5: ["https://a.example:443"]}, "malformed"),
+        ("host as text", "a host has three fields", {5: [good[0]]}, "malformed"),
+        ("host of two", "a host has three fields", {5: [good[:2]]}, "malformed"),
+        ("host without a path", "a host has a path", host(0, "https://a.example"), "malformed"),
+        ("host of files", "a host has a web scheme", host(0, "tool://a/**"), "malformed"),
+        ("host of sockets", "a host has a web scheme", host(0, "wss://a/**"), "malformed"),
+        ("unsorted hosts", "sorted", {5: hosts[1::-1]}, "malformed"),
+        ("host twice", "unique", {5: [good, good]}, "malformed"),
+        ("host in capitals", "canonical", host(0, "https://A.example/**"), "malformed"),
+        ("default port", "canonical", host(0, "https://a.example:443/**"), "malformed"),
+        ("no method", "a host has a method", host(1, []), "malformed"),
+        ("method in small letters", "upper case", host(1, ["get"]), "malformed"),
+        ("unsorted methods", "sorted", host(1, ["POST", "GET"]), "malformed"),
+        ("a method twice", "unique", host(1, ["GET", "GET"]), "malformed"),
+        ("method star and more", "`*` is alone", host(1, ["*", "GET"]), "malformed"),
+        ("CONNECT", "no tunnel", host(1, ["CONNECT"]), "malformed"),
+        ("TRACE", "no echo", host(1, ["GET", "TRACE"]), "malformed"),
+        ("17 methods", "at most 16", host(1, names), "too_large"),
+        ("an address", "a range has a prefix", host(2, ["10.0.0.1"]), "malformed"),
+        ("host bits", "host bits are zero", host(2, ["10.0.0.1/8"]), "malformed"),
+        ("mapped range", "one spelling", host(2, ["::ffff:10.0.0.0/104"]), "malformed"),
+        ("long address", "RFC 5952", host(2, ["fd00:0:0:0:0:0:0:0/8"]), "malformed"),
+        ("unsorted ranges", "sorted", host(2, ["127.0.0.0/8", "10.0.0.0/8"]), "malformed"),
+        ("a range twice", "unique", host(2, ["10.0.0.0/8"] * 2), "malformed"),
+        ("range in a range", "none within", host(2, ["10.0.0.0/8", "10.1.0.0/16"]), "malformed"),
+        ("nine ranges", "at most 8", host(2, ranges), "too_large"),
         ("65 hosts", "at most 64", {5: hosts}, "too_large"),
+        ("secret of two", "a secret has three fields", {8: [key[:2]]}, "malformed"),
+        ("handle of a tool", "a handle is `secret`", secret(0, "tool://a"), "malformed"),
+        ("handle with a star", "one handle", secret(0, "secret://*"), "malformed"),
+        ("secret for all", "a host is named", secret(1, "https://*"), "malformed"),
+        ("secret with a path", "a host alone", secret(1, "https://a.example/**"), "malformed"),
+        ("header in capitals", "lower case", secret(2, "Authorization"), "malformed"),
+        ("header of two lines", "a field name", secret(2, "x\r\ny"), "malformed"),
+        ("header of the sender", "not for secrets", secret(2, "host"), "malformed"),
+        ("unsorted secrets", "sorted", {8: keys[1::-1]}, "malformed"),
+        ("secret twice", "unique", {8: [key, key]}, "malformed"),
+        ("17 secrets", "at most 16", {8: keys}, "too_large"),
         ("read of one file", "a path is a tree", {6: ["file:///data/a"]}, "malformed"),
         ("read elsewhere", "a path is a file URL", {6: ["tool://data/**"]}, "malformed"),
         ("write with a star", "a tree has no star", {7: ["file:///d*/**"]}, "malformed"),
@@ -336,6 +392,28 @@ def claims_of(**terms: Any) -> bytes:
     return bytes(forge.parts(first(**terms).links[0])[2])
 
 
+WIDER_HOSTS: tuple[forge.Host, ...] = (
+    ("https://*.example.com/v1/**", ("GET",), ()),
+    ("http://a.example.org/v1/**", ("GET",), ()),
+    ("https://a.example.org:8443/v1/**", ("GET",), ()),
+    ("https://a.example.org/**", ("GET",), ()),
+    ("https://a.example.org/v1/**", ("GET", "PUT"), ()),
+    ("https://a.example.org/v1/**", ("*",), ()),
+    ("https://a.example.org/v1/**", ("GET",), ("10.0.0.0/8",)),
+    ("https://git.example.net/**", ("GET",), ()),
+    ("https://git.example.net/**", ("GET",), ("10.0.0.0/7",)),
+    ("https://git.example.net/**", ("GET",), ("10.0.0.0/8", "::1/128")),
+)
+WIDER_SECRETS: tuple[forge.Secret, ...] = (
+    ("secret://other", "https://a.example.org", "authorization"),
+    ("secret://key/more", "https://a.example.org", "authorization"),
+    ("secret://key", "https://example.org", "authorization"),
+    ("secret://key", "http://a.example.org", "authorization"),
+    ("secret://key", "https://a.example.org:8443", "authorization"),
+    ("secret://key", "https://a.example.org", "cookie"),
+)
+
+
 def _widened() -> Iterator[Case]:
     base = PLAIN.terms
     own = (("tool://search/**", ("call", "list"), {}),)
@@ -356,14 +434,14 @@ def _widened() -> Iterator[Case]:
         ("memory", PLAIN, {"memory": base.memory + 1}),
         ("time", PLAIN, {"time": base.time + 1}),
         ("output", PLAIN, {"output": base.output + 1}),
-        ("hosts", PLAIN, {"hosts": ("https://*.example.com",)}),
-        ("hosts", first(hosts=()), {"hosts": ("https://a.example.org",)}),
-        ("hosts", PLAIN, {"hosts": ("http://a.example.org",)}),
-        ("hosts", PLAIN, {"hosts": ("https://a.example.org:8443",)}),
+        *(("hosts", PLAIN, {"hosts": (host,)}) for host in WIDER_HOSTS),
+        ("hosts", first(hosts=()), {"hosts": base.hosts[:1]}),
         ("read", PLAIN, {"read": ("file:///**",)}),
         ("read", first(read=()), {"read": ("file:///data/**",)}),
         ("write", PLAIN, {"write": ("file:///data/**",)}),
         ("write", first(write=()), {"write": ("file:///data/out/**",)}),
+        *(("secrets", PLAIN, {"secrets": (secret,)}) for secret in WIDER_SECRETS),
+        ("secrets", first(secrets=()), {"secrets": base.secrets}),
         ("expiry", PLAIN, {"exp": base.exp + 1}),
         ("not_before", PLAIN, {"nbf": base.nbf - 1}),
         ("depth", PLAIN, {"further": base.further}),

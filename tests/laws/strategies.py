@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hypothesis import strategies as st
 
 import forge
-from reference.caveats import ANY, NONE, Caveats, Denial, Grant
+from reference.caveats import ANY, NONE, Caveats, Denial, Grant, Host, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,13 +28,22 @@ LITERALS = ("a", "b", "ab", "ba")
 SEGMENTS = (*LITERALS, "*", "a*", "*b", "a*b", "*a*")
 NAMES = ("t", "u", "t.u", "")
 HOSTS = ("a.example", "b.a.example", "example")
-HOST_SCOPES = (
-    "http://a.example",
-    "https://*",
-    "https://*.example",
-    "https://a.example",
-    "https://a.example:8443",
-    "https://b.a.example",
+URLS = (
+    "http://a.example/**",
+    "https://*/**",
+    "https://*.example/**",
+    "https://a.example/**",
+    "https://a.example/a/*",
+    "https://a.example:8443/**",
+    "https://b.a.example/a",
+)
+METHODS = ("DELETE", "GET", "POST")
+RANGES = ("10.0.0.0/8", "10.1.0.0/16", "127.0.0.1/32", "::1/128", "fd00::/8")
+SECRETS = tuple(
+    (f"secret://{name}", host, header)
+    for name in ("a", "b")
+    for host in ("https://*.example", "https://a.example")
+    for header in ("authorization", "x-key")
 )
 TREES = ("file:///**", "file:///a/**", "file:///a/b/**", "file:///b/**")
 
@@ -173,6 +182,23 @@ def a_denial(r: Random) -> forge.Denial:
     return a_pattern(r), some_actions(r)
 
 
+def a_host(r: Random) -> forge.Host:
+    names = r.choice((("*",), ("GET",), ("GET", "POST"), METHODS))
+    return r.choice(URLS), names, r.choice(((), (), tuple(sorted(r.sample(RANGES, k=1)))))
+
+
+def narrower_host(r: Random, host: forge.Host) -> forge.Host:
+    """A host rule that this one covers."""
+    url, names, ranges = host
+    if url.endswith("/**") and "*" not in url[:-3] and r.random() < 0.4:
+        url = f"{url[:-2]}{r.choice(LITERALS)}"
+    if r.random() < 0.3:
+        names = (r.choice(METHODS if names == ("*",) else names),)
+    if "10.0.0.0/8" in ranges and r.random() < 0.5:
+        ranges = ("10.1.0.0/16", "10.2.3.4/32")
+    return url, names, ranges
+
+
 def some_of(r: Random, values: Sequence[T]) -> tuple[T, ...]:
     return tuple(value for value in values if r.random() < 0.5)
 
@@ -186,9 +212,10 @@ def some_terms(r: Random) -> forge.Terms:
         memory=r.randrange(4),
         time=r.randrange(4),
         output=r.randrange(4),
-        hosts=some_of(r, HOST_SCOPES),
+        hosts=distinct(a_host(r) for _ in range(r.randrange(4))),
         read=some_of(r, TREES),
         write=some_of(r, TREES),
+        secrets=some_of(r, r.sample(SECRETS, k=3)),
         exp=forge.NOW + r.randrange(1, 4),
         nbf=forge.NOW - r.randrange(4),
         iat=forge.NOW - 3,
@@ -229,9 +256,10 @@ def narrower(r: Random, parent: forge.Terms) -> forge.Terms:
         memory=r.randint(0, parent.memory),
         time=r.randint(0, parent.time),
         output=r.randint(0, parent.output),
-        hosts=some_of(r, parent.hosts),
+        hosts=distinct(narrower_host(r, host) for host in some_of(r, parent.hosts)),
         read=some_of(r, parent.read),
         write=some_of(r, parent.write),
+        secrets=some_of(r, parent.secrets),
         exp=r.randint(forge.NOW + 1, parent.exp),
         nbf=r.randint(parent.nbf, forge.NOW),
         further=r.randint(0, max(0, parent.further - 1)),
@@ -276,7 +304,11 @@ def model(stated: forge.Terms) -> Caveats:
         ),
         deny=tuple(Denial(resource, frozenset(names)) for resource, names in stated.deny),
         numbers={name: getattr(stated, name) for name in ("fuel", "memory", "time", "output")},
-        scopes={name: getattr(stated, name) for name in ("hosts", "read", "write")},
+        scopes={name: getattr(stated, name) for name in ("read", "write")},
+        hosts=tuple(
+            Host(url, frozenset(names), frozenset(ranges)) for url, names, ranges in stated.hosts
+        ),
+        secrets=tuple(Secret(*secret) for secret in stated.secrets),
         expires=stated.exp,
         not_before=stated.nbf,
         depth=stated.further,

@@ -17,12 +17,14 @@ from moat import (
     Checkpoint,
     ConsistencyProof,
     Grant,
+    Host,
     Identity,
     InclusionProof,
     Limits,
     Message,
     Pattern,
     Policy,
+    Secret,
     Token,
     canonicalize,
 )
@@ -111,6 +113,11 @@ def test_no_text_crashes_a_parser(text: str) -> None:
         lambda text: Grant("tool://a", {text}),
         lambda text: Limits(hosts=[text]),
         lambda text: Limits(read=[text], write=[text]),
+        lambda text: Host(text, {"GET"}),
+        lambda text: Host("https://a/**", {text}, [text]),
+        lambda text: Secret(text, host="https://a", header="x"),
+        lambda text: Secret("secret://a", host=text, header="x"),
+        lambda text: Secret("secret://a", host="https://a", header=text),
         Policy,
     )
     for prefix in ("", "moat1.", "did:key:z6Mk", "tool://", "https://", "file:///"):

@@ -98,10 +98,19 @@ def within(permit: Permit, links: Links) -> None:
         ("time", limits.time.total_seconds() * 1000),
     ]:
         assert value == reference.meet(models, name)
-    for name in ("hosts", "read", "write"):
+    for name in ("read", "write"):
         for entry in getattr(limits, name):
             for link in models:
                 assert any(patterns.covers(wide, entry) for wide in link.scopes[name])
+    # No wider than any link: as a child of each it is covered.
+    hosts = [(str(rule.pattern), rule.methods, frozenset(rule.cidr)) for rule in limits.hosts]
+    secrets = [(one.handle, str(one.host), one.header) for one in limits.secrets]
+    met = reference.Caveats(
+        hosts=tuple(reference.Host(*host) for host in hosts),
+        secrets=tuple(reference.Secret(*secret) for secret in secrets),
+    )
+    for link in models:
+        assert not {"hosts", "secrets"} & set(reference.widened(link, met))
     assert permit.expires <= min(terms.exp for terms in links)
 
 

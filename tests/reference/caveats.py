@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from reference import patterns
@@ -43,6 +44,24 @@ class Denial:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """Methods on the URLs of a pattern, at global addresses or, where there are any, in ranges."""
+
+    pattern: str
+    methods: frozenset[str]
+    cidr: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A handle, the hosts that its value may go to, and the header that holds it."""
+
+    handle: str
+    host: str
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caveats:
     """Everything that a link states and a child may only narrow.
 
@@ -55,9 +74,9 @@ class Caveats:
     numbers: Mapping[str, int] = field(
         default_factory=lambda: {"fuel": 0, "memory": 0, "time": 0, "output": 0}
     )
-    scopes: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: {"hosts": (), "read": (), "write": ()}
-    )
+    scopes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"read": (), "write": ()})
+    hosts: tuple[Host, ...] = ()
+    secrets: tuple[Secret, ...] = ()
     expires: int = 0
     not_before: int = 0
     depth: int = 0
@@ -83,6 +102,10 @@ def widened(parent: Caveats, child: Caveats) -> list[str]:
         for name, wide in parent.scopes.items()
         if not all(_some_covers(wide, narrow) for narrow in child.scopes[name])
     ]
+    if not all(any(_host_covers(wide, one) for wide in parent.hosts) for one in child.hosts):
+        axes.append("hosts")
+    if not all(any(_secret_covers(wide, one) for wide in parent.secrets) for one in child.secrets):
+        axes.append("secrets")
     if child.expires > parent.expires:
         axes.append("expiry")
     if child.not_before < parent.not_before:
@@ -115,6 +138,28 @@ def chain_permits(
 ) -> bool:
     """Whether every link allows the request: authority is the conjunction of the chain."""
     return bool(links) and all(permits(link, action, resource, args)[0] for link in links)
+
+
+def reaches(link: Caveats, method: str, url: str, address: str, *, public: bool) -> bool:
+    """Whether one link allows this method of this URL over a connection to this address.
+
+    ``public`` says that the address is global unicast, which only a rule without ranges asks.
+    """
+    return any(
+        _names(rule.methods, method)
+        and method not in {"CONNECT", "TRACE"}
+        and patterns.matches(rule.pattern, url)
+        and (_in_some(rule.cidr, address) if rule.cidr else public)
+        for rule in link.hosts
+    )
+
+
+def fills(link: Caveats, handle: str, host: str, header: str) -> bool:
+    """Whether one link has this secret filled into this header of requests to this host."""
+    return any(
+        (rule.handle, rule.header) == (handle, header) and patterns.matches(rule.host, host)
+        for rule in link.secrets
+    )
 
 
 def meet(links: Sequence[Caveats], number: str) -> int:
@@ -151,6 +196,34 @@ def _denial_kept(deny: Iterable[Denial], parent: Denial) -> bool:
         and all(_names(denial.actions, action) for action in parent.actions)
         for denial in deny
     )
+
+
+def _host_covers(parent: Host, child: Host) -> bool:
+    """Whether one rule of the parent allows all of one of the child's."""
+    return (
+        _covers(parent.pattern, child.pattern)
+        and all(_names(parent.methods, method) for method in child.methods)
+        and bool(parent.cidr) == bool(child.cidr)
+        and all(_in_some(parent.cidr, one) for one in child.cidr)
+    )
+
+
+def _secret_covers(parent: Secret, child: Secret) -> bool:
+    same = (parent.handle, parent.header) == (child.handle, child.header)
+    return same and _covers(parent.host, child.host)
+
+
+def _in_some(ranges: Iterable[str], inner: str) -> bool:
+    """Whether an address or a range lies in one of these; an IPv4-mapped address does not."""
+    mapped = "/" not in inner and getattr(ip_address(inner), "ipv4_mapped", None)
+    return not mapped and any(_bits(inner).startswith(_bits(outer)) for outer in ranges)
+
+
+def _bits(cidr: str) -> str:
+    """The bits that the addresses of a range share, after the version of their protocol."""
+    network = ip_network(cidr)
+    whole = f"{int(network.network_address):0{network.max_prefixlen}b}"
+    return f"{network.version}:{whole[: network.prefixlen]}"
 
 
 def _some_covers(parents: Iterable[str], child: str) -> bool:

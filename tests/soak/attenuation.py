@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import forge
 from laws.strategies import GATE, HOLDER, ROOT, WORKER, a_request, beside, model, some_terms
-from moat import ANY, AgentId, Denial, Grant, Identity, Limits, Token
+from moat import ANY, AgentId, Denial, Grant, Host, Identity, Limits, Secret, Token
 from moat.errors import AttenuationViolation
 from reference import caveats as reference
 
@@ -37,7 +37,7 @@ ROOT_ID, HOLDER_ID, WORKER_ID, GATE_ID = (
     AgentId.from_bytes(key.public) for key in (ROOT, HOLDER, WORKER, GATE)
 )
 ROOT_KEY, HOLDER_KEY = (Identity.from_pem(key.name, key.pem()) for key in (ROOT, HOLDER))
-LIMITED: Final = {"fuel", "memory", "time", "output", "hosts", "read", "write"}
+LIMITED: Final = {"fuel", "memory", "time", "output", "hosts", "read", "write", "secrets"}
 
 
 class DisagreementError(AssertionError):
@@ -120,9 +120,10 @@ def native_limits(terms: forge.Terms) -> Limits:
         memory=terms.memory,
         time=timedelta(milliseconds=terms.time),
         output=terms.output,
-        hosts=terms.hosts,
+        hosts=[Host(*host) for host in terms.hosts],
         read=terms.read,
         write=terms.write,
+        secrets=[Secret(handle, host=host, header=name) for handle, host, name in terms.secrets],
     )
 
 

@@ -41,7 +41,7 @@ from moat import (
     tool,
 )
 from moat.secrets import Environment, Memory
-from secret_kit import HANDLE, HOST, canary, leave, proxy_of
+from secret_kit import FILLED, HANDLE, HOST, canary, leave, proxy_of
 from threats.injectors import GOES_ON, RAISES, RETURNS, KeepsError, chained
 from threats.test_permit import in_a_fork
 
@@ -72,7 +72,7 @@ def test_the_permit_of_an_agent_to_whom_it_is_not_bound(pep: Pep, proxy: SecretP
     for other in (PLANNER, MALLORY):
         with leave(pep, other) as permit:
             refused(proxy, permit)
-    limits = LIMITS.replace(hosts=(HOST,))
+    limits = LIMITS.replace(hosts=(HOST,), secrets=FILLED)
     first = issue(holder=WORKER.id, limits=limits)
     theirs = first.attenuate(WORKER, holder=MALLORY.id, now=clock())
     with Session(pep, MALLORY, theirs).request("call", "tool://search/web") as permit:
@@ -90,7 +90,7 @@ LOOK_ALIKES = [
 @pytest.mark.parametrize("host", LOOK_ALIKES)
 def test_a_host_that_looks_like_the_bound_one(pep: Pep, proxy: SecretProxy, host: str) -> None:
     """Also where the token names it."""
-    with leave(pep, hosts=("https://*", "http://*", "wss://*")) as permit:
+    with leave(pep, hosts=("https://*", "http://*")) as permit:
         try:
             refused(proxy, permit, host=host)
         except MalformedInput:
@@ -401,7 +401,7 @@ def whole_life(state: Path, memory: Memory, rotated: str) -> tuple[list[str], li
 
     with Moat.open(state) as moat:
         worker = moat.identity("worker", create=True)
-        limits = LIMITS.replace(hosts=(HOST,))
+        limits = LIMITS.replace(hosts=(HOST,), secrets=FILLED)
         token = moat.issue(holder=worker.id, allow=[SEARCH], expires_in=HOUR, limits=limits)
         session = moat.session(worker, token)
         proxy = SecretProxy({"memory": memory}, gate=moat.id)

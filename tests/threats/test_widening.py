@@ -96,6 +96,10 @@ def test_more_output(world: World) -> None:
     refuse_child(world, "output", output=(1 << 20) + 1)
 
 
+URLS, GIT = forge.Terms().hosts
+KEY = forge.Terms().secrets[0]
+
+
 @pytest.mark.parametrize(
     "host",
     [
@@ -105,11 +109,79 @@ def test_more_output(world: World) -> None:
         "https://a.example.org:8443",
         "https://example.org.evil.net",
         "https://evilexample.org",
+        "https://10.0.0.1",
     ],
 )
 def test_wider_hosts(world: World, host: str) -> None:
     """Any host, the bare domain, another scheme, another port, a look-alike on either side."""
-    refuse_child(world, "hosts", hosts=("https://*.example.org", host))
+    refuse_child(world, "hosts", hosts=(URLS, (f"{host}/v1/**", ("GET",), ())))
+
+
+@pytest.mark.parametrize("path", ["**", "*", "v1*", "v2/**", "v1x/**", "v10", "*/**"])
+def test_a_wider_path(world: World, path: str) -> None:
+    refuse_child(world, "hosts", hosts=((f"https://a.example.org/{path}", ("GET",), ()),))
+
+
+@pytest.mark.parametrize("methods", [("*",), ("DELETE",), ("DELETE", "GET"), ("GETS",)], ids=str)
+def test_wider_methods(world: World, methods: tuple[str, ...]) -> None:
+    refuse_child(world, "hosts", hosts=((URLS[0], methods, ()),))
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        ("10.0.0.0/7",),
+        ("11.0.0.0/8",),
+        ("0.0.0.0/0",),
+        ("::/0",),
+        ("::a00:0/104",),
+        ("10.0.0.0/8", "127.0.0.0/8"),
+        ("10.0.0.0/8", "169.254.169.254/32"),
+    ],
+    ids=str,
+)
+def test_wider_address_ranges(world: World, ranges: tuple[str, ...]) -> None:
+    """A shorter prefix, another range, everything, the other protocol, one more."""
+    refuse_child(world, "hosts", hosts=((GIT[0], ("GET",), ranges),))
+
+
+@pytest.mark.parametrize("cidr", ["127.0.0.0/8", "10.0.0.0/8", "8.8.8.8/32", "169.254.169.254/32"])
+def test_a_range_added_where_the_parent_has_none(world: World, cidr: str) -> None:
+    """It opens addresses that are not global, whichever range it is."""
+    refuse_child(world, "hosts", hosts=((*URLS[:2], (cidr,)),))
+
+
+def test_a_range_dropped(world: World) -> None:
+    """Without one every global address may be connected to."""
+    refuse_child(world, "hosts", hosts=((*GIT[:2], ()),))
+
+
+def test_a_rule_put_together_from_two(world: World) -> None:
+    """The URLs of one with the methods or the addresses of the other."""
+    refuse_child(world, "hosts", hosts=((URLS[0], ("GET",), GIT[2]),))
+    refuse_child(world, "hosts", hosts=((URLS[0], GIT[1], ()),))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        ("secret://other", *KEY[1:]),
+        ("secret://key/x", *KEY[1:]),
+        ("secret://Key", *KEY[1:]),
+        (KEY[0], "https://example.org", KEY[2]),
+        (KEY[0], "https://a.example.com", KEY[2]),
+        (KEY[0], "http://a.example.org", KEY[2]),
+        (KEY[0], "https://a.example.org:8443", KEY[2]),
+        (KEY[0], "https://*.org", KEY[2]),
+        (*KEY[:2], "x-api-key"),
+        (*KEY[:2], "cookie"),
+    ],
+    ids=str,
+)
+def test_another_secret(world: World, secret: forge.Secret) -> None:
+    """Another handle, another host, another header; instead of the parent's and beside it."""
+    refuse_child(world, "secrets", secrets=(secret,))
+    refuse_child(world, "secrets", secrets=(KEY, secret))
 
 
 @pytest.mark.parametrize("tree", ["file:///**", "file:///etc/**", "file:///data2/**"])
@@ -187,6 +259,7 @@ def test_asking_for_what_an_ancestor_denies(world: World) -> None:
         ("hosts", {"hosts": ()}),
         ("read", {"read": ()}),
         ("write", {"write": ()}),
+        ("secrets", {"secrets": ()}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -221,7 +294,7 @@ def test_a_missing_claim_is_not_everything(world: World, claim: Claim, at: int) 
     world.refuse(world.ask(chain), "malformed", link=at)
 
 
-@pytest.mark.parametrize("axis", range(1, 8))
+@pytest.mark.parametrize("axis", range(1, 9))
 def test_a_missing_limit_is_not_everything(world: World, axis: int) -> None:
     limits = {n: value for n, value in forge.Terms().limits().items() if n != axis}
     chain = forge.first(ROOT, WORKER, forged={"claims": {Claim.LIMITS: limits}})

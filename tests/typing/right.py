@@ -11,6 +11,7 @@ from moat import (
     Checkpoint,
     Decision,
     Grant,
+    Host,
     Identity,
     InclusionProof,
     Limits,
@@ -21,6 +22,7 @@ from moat import (
     Policy,
     Sandbox,
     SandboxOutcome,
+    Secret,
     Session,
     Token,
     tool,
@@ -48,6 +50,10 @@ def values(root: Identity, worker: AgentId) -> None:
         root, gate=worker, token=token, policy=Policy.CHAIN_ONLY.hash, action="a", resource="b"
     )
     assert_type(wire, bytes)
+    key = Secret("secret://key", host="https://a", header="authorization")
+    limits = Limits(hosts=["https://a", Host("https://b/**", {"GET"}, ["::1/128"])], secrets=[key])
+    assert_type(limits.hosts, tuple[Host, ...])
+    assert_type(limits.secrets, tuple[Secret, ...])
     assert_type(moat.__version__, str)
     assert_type(moat.REASONS["not_granted"], str)
 

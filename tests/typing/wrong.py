@@ -7,6 +7,7 @@ from moat import (
     AuditLog,
     Decision,
     Grant,
+    Host,
     Identity,
     Limits,
     Message,
@@ -14,6 +15,7 @@ from moat import (
     Pep,
     Policy,
     Sandbox,
+    Secret,
     Session,
     Token,
     tool,
@@ -36,6 +38,10 @@ def values(root: Identity, worker: AgentId, token: Token) -> None:
     Grant("tool://x", {"call"}, args=["a"])  # error: arg-type
     Limits(fuel=1.5)  # error: arg-type
     Limits(time=3)  # error: arg-type
+    Limits(secrets=["secret://key"])  # error: list-item
+    Host("https://a/**")  # error: call-arg
+    Host("https://a/**", {"GET"}, 8)  # error: arg-type
+    Secret("secret://key", "https://a", "x")  # error: call-arg
     token.limits.fuel = 7  # error: misc
     root.verify(b"", b"")  # error: attr-defined
     Message(b"")  # error: call-arg

@@ -6,15 +6,25 @@ import time
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from moat import Limits, Token, _files, _show
+from moat import Host, Limits, Secret, Token, _files, _show
 from moat.cli import completers, failure
 from moat.cli.app import App, common, read_token
 from moat.cli.failure import CommandError, fail
-from moat.cli.units import NONE, Count, DenialText, Duration, Folder, GrantText, Size
+from moat.cli.units import (
+    NONE,
+    Count,
+    DenialText,
+    Duration,
+    Folder,
+    GrantText,
+    HostText,
+    SecretText,
+    Size,
+)
 from moat.errors import AuditUnavailable, MoatError
 
 if TYPE_CHECKING:
@@ -36,12 +46,16 @@ if TYPE_CHECKING:
         memory: int | None
         wall: timedelta | None
         output: int | None
-        hosts: tuple[str, ...]
+        hosts: tuple[Host | str, ...]
         read: tuple[str, ...]
         write: tuple[str, ...]
+        secrets: tuple[Secret | str, ...]
         depth: int | None
         audience: str | None
         out: Path | None
+
+
+T = TypeVar("T")
 
 
 @click.group()
@@ -72,10 +86,16 @@ def terms(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--time", "wall", type=Duration(), help="Wall-clock time of a run: 2s."),
         click.option("--output", type=Size(), help="Output of a run, such as 1MiB."),
         click.option(
-            "--host", "hosts", multiple=True, metavar="URL", help="Host pattern, or none.",
+            "--host", "hosts", type=HostText(), multiple=True, metavar="'URL METHODS'",
+            help="Requests code may send: 'https://a.example/v1/** GET,POST', or none.",
         ),
         click.option("--read", type=Folder(), multiple=True, help="Tree code may read, or none."),
         click.option("--write", type=Folder(), multiple=True, help="Tree code may write, or none."),
+        click.option(
+            "--secret", "secrets", type=SecretText(), multiple=True,
+            metavar="'HANDLE HOST HEADER'",
+            help="Filled in: 'secret://key https://a.example authorization', or none.",
+        ),
         click.option("--depth", type=click.IntRange(0, 15), help="Further delegations allowed."),
         click.option("--gate-only", "audience", metavar="DID", help="Bind it to one gate's key."),
         click.option(
@@ -164,15 +184,16 @@ def _limits(base: Limits, asked: Terms) -> Limits:
         memory=asked["memory"],
         time=asked["wall"],
         output=asked["output"],
-        hosts=_set(asked["hosts"]),
-        read=_set(asked["read"]),
-        write=_set(asked["write"]),
+        hosts=_set(asked["hosts"], Host),
+        read=_set(asked["read"], str),
+        write=_set(asked["write"], str),
+        secrets=_set(asked["secrets"], Secret),
     )
 
 
-def _set(given: tuple[str, ...]) -> list[str] | None:
+def _set(given: tuple[object, ...], kind: type[T]) -> list[T] | None:
     """Give the members, none where `none` is written out, or None to leave it as it is."""
-    return [one for one in given if one != NONE] if given else None
+    return [one for one in given if isinstance(one, kind) and one != NONE] if given else None
 
 
 def deliver(app: App, made: Token, out: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What a person types for a size, a count, a length of time, a grant or a directory."""
+"""What a person types for a size, a length of time, a grant, a host or a directory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import click
 
-from moat import ANY, Denial, Grant, Pattern
+from moat import ANY, Denial, Grant, Host, Limits, Pattern, Secret
 from moat._tree import tree
 
 NONE: Final = "none"
-"""Written out: the empty set of hosts or directories."""
+"""Written out: the empty set of hosts, directories or secrets."""
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d[\d_]*)\s*(B|kB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
@@ -150,6 +150,43 @@ def _two(text: str) -> list[str]:
         message = f"`{text}` needs a pattern and actions, such as `tool://search/** call,read`"
         raise ValueError(message)
     return words
+
+
+class HostText(_Type):
+    """``https://api.github.com/repos/** GET,HEAD``, then maybe ranges of addresses; or ``none``.
+
+    Without methods it is any method, without a path all of the host.
+    """
+
+    name = "host"
+
+    def parse(self, text: str) -> Host | str:
+        """Split at spaces; no part holds one."""
+        match text.split():
+            case [one]:
+                return NONE if one == NONE else Limits(hosts=[one]).hosts[0]
+            case [pattern, methods]:
+                return Host(pattern, methods.split(","))
+            case [pattern, methods, ranges]:
+                return Host(pattern, methods.split(","), ranges.split(","))
+        message = f"`{text}` is not `URL`, `URL METHODS` or `URL METHODS RANGES`"
+        raise ValueError(message)
+
+
+class SecretText(_Type):
+    """``secret://github https://api.github.com authorization``, or ``none``."""
+
+    name = "secret"
+
+    def parse(self, text: str) -> Secret | str:
+        """Split at spaces; no part holds one."""
+        match text.split():
+            case ["none"]:
+                return NONE
+            case [handle, host, header]:
+                return Secret(handle, host=host, header=header)
+        message = f"`{text}` is not `HANDLE HOST HEADER`; write three words, or `none`"
+        raise ValueError(message)
 
 
 class Folder(_Type):

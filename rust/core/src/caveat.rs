@@ -11,9 +11,15 @@ use crate::limits;
 use crate::pattern::{Index, Pattern, Resource};
 
 mod codec;
+mod host;
 mod limit;
+mod range;
+mod secret;
 
+pub use host::{HostRule, Methods, reach};
 pub use limit::Limits;
+pub use range::Range;
+pub use secret::SecretRule;
 
 /// Action names, sorted and without duplicates, or `*` alone: any action.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -384,5 +390,9 @@ fn too_many(what: &str, count: usize, most: usize) -> Error {
     Error::new(Reason::TooLarge, format!("{count} {what}, at most {most}"))
 }
 
+#[cfg(test)]
+mod host_laws;
+#[cfg(test)]
+mod host_tests;
 #[cfg(test)]
 mod tests;

@@ -158,12 +158,14 @@ axes! {
     Time = "time",
     /// Captured output, in bytes.
     Output = "output",
-    /// Hosts that code may reach.
+    /// Requests that code may send, by host, method and address.
     Hosts = "hosts",
     /// Directory trees that code may read.
     Read = "read",
     /// Directory trees that code may write.
     Write = "write",
+    /// Secrets that are filled in for code.
+    Secrets = "secrets",
     /// The last second of validity.
     Expiry = "expiry",
     /// The first second of validity.

@@ -12,8 +12,18 @@ pub const MESSAGE_BYTES: usize = 1024 * 1024;
 pub const GRANTS: usize = 256;
 /// Actions in one grant or denial.
 pub const ACTIONS: usize = 32;
-/// Entries in one list of hosts or paths.
+/// Host rules in one link, or paths in one list.
 pub const SCOPES: usize = 64;
+/// Methods in one host rule.
+pub const METHODS: usize = 16;
+/// Bytes in a method's name.
+pub const METHOD_BYTES: usize = 16;
+/// Address ranges in one host rule.
+pub const RANGES: usize = 8;
+/// Secrets in one link.
+pub const SECRETS: usize = 16;
+/// Bytes in a header's name.
+pub const HEADER_BYTES: usize = 64;
 /// Bytes in a pattern or a resource.
 pub const PATTERN_BYTES: usize = 512;
 /// Bytes in an action name.

@@ -6,10 +6,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::caveat::{Caveats, Limits, Request};
+use crate::caveat::{Caveats, HostRule, Limits, Request, reach};
 use crate::error::{Axis, Error, Reason, Result};
 use crate::key::{AgentId, Hash256, Identity};
 use crate::limits;
+use crate::pattern::Resource;
 use crate::wire::{Kind, Reader, Signed, Writer};
 
 mod claims;
@@ -262,6 +263,14 @@ impl Token {
         let mut all = self.links.iter().map(|link| &link.claims.caveats.limits);
         let first = all.next().cloned().unwrap_or_default();
         all.fold(first, |meet, limits| meet.meet(limits))
+    }
+
+    /// The host rules that permit this method of this URL, link by link, root's first; no link
+    /// without one. A connection may go to an address where every link has a rule that
+    /// [admits](HostRule::admits) it.
+    pub fn reach(&self, method: &str, url: &Resource) -> Result<Vec<Vec<&HostRule>>> {
+        let links = self.links.iter().map(|link| &link.claims.caveats.limits.hosts).enumerate();
+        links.map(|(at, rules)| reach(rules, method, url).map_err(|e| e.at(at))).collect()
     }
 
     /// The first second at which some link is dead.

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyFrozenSet, PyTuple};
 
 use crate::convert::{actions, milliseconds, no_args};
 use crate::fault::Result;
+use crate::host::{Host, Secret, host_rules, listed, secret_rules};
 
 /// A resource pattern (spec/pattern.md).
 #[pyclass(frozen, eq, hash, module = "moat._native", from_py_object)]
@@ -75,7 +76,7 @@ fn args(value: &Bound<'_, PyAny>) -> PyResult<Args> {
 }
 
 /// A pattern, or its text.
-fn to_pattern(value: &Bound<'_, PyAny>) -> Result<pattern::Pattern> {
+pub(crate) fn to_pattern(value: &Bound<'_, PyAny>) -> Result<pattern::Pattern> {
     if let Ok(pattern) = value.cast::<Pattern>() {
         return Ok(pattern.get().0.clone());
     }
@@ -170,10 +171,7 @@ pub(crate) struct Limits(pub(crate) caveat::Limits);
 
 /// Patterns of a list of texts.
 fn patterns(values: &Bound<'_, PyAny>) -> Result<Vec<pattern::Pattern>> {
-    if values.is_instance_of::<pyo3::types::PyString>() {
-        let detail = "hosts and paths are a list of patterns, not one text";
-        return Err(pyo3::exceptions::PyTypeError::new_err(detail).into());
-    }
+    let values = listed(values, "paths are a list of patterns, not one text")?;
     values.try_iter()?.map(|value| to_pattern(&value?)).collect()
 }
 
@@ -186,7 +184,9 @@ impl Limits {
     #[new]
     #[pyo3(signature = (
         *, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None,
+        secrets=None,
     ))]
+    #[expect(clippy::too_many_arguments, reason = "one for each axis")]
     fn new(
         fuel: Option<u64>,
         memory: Option<u64>,
@@ -195,8 +195,9 @@ impl Limits {
         hosts: Option<&Bound<'_, PyAny>>,
         read: Option<&Bound<'_, PyAny>>,
         write: Option<&Bound<'_, PyAny>>,
+        secrets: Option<&Bound<'_, PyAny>>,
     ) -> Result<Self> {
-        Self::default().replace(fuel, memory, time, output, hosts, read, write)
+        Self::default().replace(fuel, memory, time, output, hosts, read, write, secrets)
     }
 
     #[staticmethod]
@@ -212,6 +213,7 @@ impl Limits {
 
     #[pyo3(signature = (
         *, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None,
+        secrets=None,
     ))]
     #[expect(clippy::too_many_arguments, reason = "one for each axis")]
     fn replace(
@@ -223,6 +225,7 @@ impl Limits {
         hosts: Option<&Bound<'_, PyAny>>,
         read: Option<&Bound<'_, PyAny>>,
         write: Option<&Bound<'_, PyAny>>,
+        secrets: Option<&Bound<'_, PyAny>>,
     ) -> Result<Self> {
         let mut limits = self.0.clone();
         limits.fuel = fuel.unwrap_or(limits.fuel);
@@ -231,9 +234,9 @@ impl Limits {
         if let Some(time) = time {
             limits.time_ms = milliseconds(time)?;
         }
-        for (set, given) in
-            [(&mut limits.hosts, hosts), (&mut limits.read, read), (&mut limits.write, write)]
-        {
+        limits.hosts = hosts.map_or(Ok(limits.hosts), host_rules)?;
+        limits.secrets = secrets.map_or(Ok(limits.secrets), secret_rules)?;
+        for (set, given) in [(&mut limits.read, read), (&mut limits.write, write)] {
             if let Some(given) = given {
                 *set = patterns(given)?;
             }
@@ -267,7 +270,7 @@ impl Limits {
 
     #[getter]
     fn hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        texts(py, &self.0.hosts)
+        PyTuple::new(py, self.0.hosts.iter().cloned().map(Host))
     }
 
     #[getter]
@@ -280,6 +283,11 @@ impl Limits {
         texts(py, &self.0.write)
     }
 
+    #[getter]
+    fn secrets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.0.secrets.iter().cloned().map(Secret))
+    }
+
     fn __repr__(&self) -> String {
         let it = &self.0;
         let mut parts = vec![
@@ -288,9 +296,16 @@ impl Limits {
             format!("time=timedelta(milliseconds={})", it.time_ms),
             format!("output={}", it.output),
         ];
-        for (name, set) in [("hosts", &it.hosts), ("read", &it.read), ("write", &it.write)] {
+        let quoted = |set: &[pattern::Pattern]| -> Vec<_> {
+            set.iter().map(|entry| format!("'{entry}'")).collect()
+        };
+        for (name, set) in [
+            ("hosts", it.hosts.iter().cloned().map(|rule| Host(rule).__repr__()).collect()),
+            ("read", quoted(&it.read)),
+            ("write", quoted(&it.write)),
+            ("secrets", it.secrets.iter().cloned().map(|rule| Secret(rule).__repr__()).collect()),
+        ] {
             if !set.is_empty() {
-                let set: Vec<_> = set.iter().map(|entry| format!("'{entry}'")).collect();
                 parts.push(format!("{name}=[{}]", set.join(", ")));
             }
         }

@@ -7,6 +7,7 @@ mod convert;
 mod decision;
 mod fault;
 mod gate;
+mod host;
 mod identity;
 mod message;
 mod permit;
@@ -29,6 +30,8 @@ mod _native {
     use crate::decision::Decision;
     #[pymodule_export]
     use crate::gate::{Gate, check_rules};
+    #[pymodule_export]
+    use crate::host::{Host, Secret};
     #[pymodule_export]
     use crate::identity::{AgentId, Identity};
     #[pymodule_export]

@@ -1,5 +1,9 @@
 //! Limits of code: numbers that a child only lowers, sets that it only shrinks.
 
+use std::fmt::Display;
+
+use super::host::{self, HostRule};
+use super::secret::{self, SecretRule};
 use super::{more, too_many, widened};
 use crate::error::{Axis, Error, Result};
 use crate::limits;
@@ -16,12 +20,14 @@ pub struct Limits {
     pub time_ms: u64,
     /// Captured output, in bytes.
     pub output: u64,
-    /// Hosts, as `scheme://host[:port]` patterns; sorted.
-    pub hosts: Vec<Pattern>,
+    /// Requests that may be sent; sorted.
+    pub hosts: Vec<HostRule>,
     /// Directory trees that may be read, as `file:///…/**` patterns; sorted.
     pub read: Vec<Pattern>,
     /// Directory trees that may be written, as `file:///…/**` patterns; sorted.
     pub write: Vec<Pattern>,
+    /// Secrets that are filled into requests; sorted.
+    pub secrets: Vec<SecretRule>,
 }
 
 /// Largest number on any axis, so that every language can hold it signed.
@@ -33,9 +39,6 @@ impl Limits {
         for (axis, number) in self.numbers() {
             check_number(axis, number)?;
         }
-        for host in &self.hosts {
-            check_host(host)?;
-        }
         for tree in self.read.iter().chain(&self.write) {
             if tree.tree().is_none() {
                 return Err(Error::malformed(format!(
@@ -43,13 +46,10 @@ impl Limits {
                 )));
             }
         }
-        for set in [&mut self.hosts, &mut self.read, &mut self.write] {
-            set.sort_unstable();
-            set.dedup();
-            if set.len() > limits::SCOPES {
-                return Err(too_many("hosts or paths", set.len(), limits::SCOPES));
-            }
-        }
+        sort(&mut self.hosts, "host rules", limits::SCOPES)?;
+        sort(&mut self.read, "paths", limits::SCOPES)?;
+        sort(&mut self.write, "paths", limits::SCOPES)?;
+        sort(&mut self.secrets, "secrets", limits::SECRETS)?;
         Ok(self)
     }
 
@@ -62,8 +62,8 @@ impl Limits {
         ]
     }
 
-    const fn sets(&self) -> [(Axis, &Vec<Pattern>); 3] {
-        [(Axis::Hosts, &self.hosts), (Axis::Read, &self.read), (Axis::Write, &self.write)]
+    const fn trees(&self) -> [(Axis, &Vec<Pattern>); 2] {
+        [(Axis::Read, &self.read), (Axis::Write, &self.write)]
     }
 
     /// Whether a child asks for no more on any axis.
@@ -73,16 +73,19 @@ impl Limits {
                 return Err(more(axis, its, mine));
             }
         }
-        for ((axis, mine), (_, its)) in self.sets().into_iter().zip(child.sets()) {
-            if let Some(wide) = its.iter().find(|entry| !covered(mine, entry)) {
-                let detail = format!("`{wide}` is outside the parent's {}", axis.code());
-                return Err(widened(axis, detail).seen(outside(mine, wide)));
-            }
+        let hosts = (&*self.hosts, &*child.hosts);
+        all_covered(Axis::Hosts, hosts, HostRule::covers, host::witness)?;
+        for ((axis, mine), (_, its)) in self.trees().into_iter().zip(child.trees()) {
+            all_covered(axis, (mine, its), Pattern::covers, outside)?;
         }
-        Ok(())
+        let secrets = (&*self.secrets, &*child.secrets);
+        all_covered(Axis::Secrets, secrets, SecretRule::covers, secret::witness)
     }
 
     /// What both allow: the smaller number, and the entries of either that the other covers.
+    /// Never more, and less where two entries merely overlap, so that a request over the network
+    /// is asked of every link instead ([`reach`](super::reach)). Where `self` covers `other` it
+    /// is `other`.
     #[must_use]
     pub fn meet(&self, other: &Self) -> Self {
         Self {
@@ -90,9 +93,10 @@ impl Limits {
             memory: self.memory.min(other.memory),
             time_ms: self.time_ms.min(other.time_ms),
             output: self.output.min(other.output),
-            hosts: meet(&self.hosts, &other.hosts),
-            read: meet(&self.read, &other.read),
-            write: meet(&self.write, &other.write),
+            hosts: meet(&self.hosts, &other.hosts, HostRule::covers),
+            read: meet(&self.read, &other.read, Pattern::covers),
+            write: meet(&self.write, &other.write, Pattern::covers),
+            secrets: meet(&self.secrets, &other.secrets, SecretRule::covers),
         }
     }
 }
@@ -105,34 +109,45 @@ fn check_number(axis: Axis, number: u64) -> Result<()> {
     Err(Error::malformed(format!("{} is 2^63 or more", axis.code())))
 }
 
-fn check_host(host: &Pattern) -> Result<()> {
-    let fine = matches!(host.scheme(), "http" | "https" | "ws" | "wss");
-    let rest = host.as_str().split_once("://").map_or("", |(_, rest)| rest);
-    if fine && !rest.contains('/') {
-        return Ok(());
+fn sort<T: Ord>(set: &mut Vec<T>, what: &str, most: usize) -> Result<()> {
+    set.sort_unstable();
+    set.dedup();
+    if set.len() > most { Err(too_many(what, set.len(), most)) } else { Ok(()) }
+}
+
+/// Whether each entry of a child is covered by a single one of its parent. The witness of a refusal
+/// is the entry itself where nothing better is found.
+fn all_covered<T: Display>(
+    axis: Axis,
+    (mine, its): (&[T], &[T]),
+    covers: fn(&T, &T) -> bool,
+    witness: fn(&[T], &T) -> Option<String>,
+) -> Result<()> {
+    let covered = |entry: &&T| mine.iter().any(|one| covers(one, entry));
+    match its.iter().find(|entry| !covered(entry)) {
+        None => Ok(()),
+        Some(wide) => {
+            let detail = format!("`{wide}` is outside the parent's {}", axis.code());
+            let witness = witness(mine, wide).unwrap_or_else(|| wide.to_string());
+            Err(widened(axis, detail).seen(witness))
+        }
     }
-    Err(Error::malformed(format!(
-        "`{host}` is not a host; write `https://name`, `https://*.name` or `https://name:port`"
-    )))
 }
 
-fn covered(set: &[Pattern], entry: &Pattern) -> bool {
-    set.iter().any(|mine| mine.covers(entry))
-}
-
-/// Something the entry reaches and nothing in the set does; the entry itself where the set
-/// reaches it piece by piece.
-fn outside(set: &[Pattern], entry: &Pattern) -> String {
+/// Something the entry reaches and nothing in the set does.
+fn outside(set: &[Pattern], entry: &Pattern) -> Option<String> {
     let reached = |resource: &_| set.iter().any(|mine| mine.matches(resource));
-    let example = entry.example().filter(|resource| !reached(resource));
-    let witness = || set.iter().filter_map(|mine| mine.witness(entry)).find(|w| !reached(w));
-    example.or_else(witness).map_or_else(|| entry.to_string(), |resource| resource.to_string())
+    let apart = set.iter().filter_map(|mine| mine.witness(entry));
+    let found = entry.example().into_iter().chain(apart).find(|resource| !reached(resource));
+    found.map(|resource| resource.to_string())
 }
 
-fn meet(one: &[Pattern], two: &[Pattern]) -> Vec<Pattern> {
-    let mut both: Vec<_> = one.iter().filter(|entry| covered(two, entry)).cloned().collect();
-    both.extend(two.iter().filter(|entry| covered(one, entry)).cloned());
+/// The entries of `two` that `one` covers, and those of `one` that `two` covers and these do not.
+fn meet<T: Clone + Ord>(one: &[T], two: &[T], covers: fn(&T, &T) -> bool) -> Vec<T> {
+    let covered = |set: &[T], entry: &T| set.iter().any(|mine| covers(mine, entry));
+    let mut both: Vec<_> = two.iter().filter(|entry| covered(one, entry)).cloned().collect();
+    let rest = one.iter().filter(|entry| covered(two, entry) && !covered(&both, entry));
+    both.extend(rest.cloned().collect::<Vec<_>>());
     both.sort_unstable();
-    both.dedup();
     both
 }

@@ -25,15 +25,26 @@ fn patterns(texts: &[&str]) -> Vec<Pattern> {
     texts.iter().map(|text| Pattern::parse(text).unwrap()).collect()
 }
 
+fn hosts(texts: &[&str]) -> Vec<HostRule> {
+    texts.iter().map(|text| host_tests::rule(text)).collect()
+}
+
+fn secrets(hosts: &[&str]) -> Vec<SecretRule> {
+    let handle = || Resource::parse("secret://key").unwrap();
+    let rule = |host| SecretRule::new(handle(), Pattern::parse(host).unwrap(), "x-key".to_owned());
+    hosts.iter().map(|host| rule(host).unwrap()).collect()
+}
+
 fn limits() -> Limits {
     Limits {
         fuel: 10,
         memory: 20,
         time_ms: 30,
         output: 40,
-        hosts: patterns(&["https://a.example"]),
+        hosts: hosts(&["https://a.example/** GET"]),
         read: patterns(&["file:///r/**"]),
         write: patterns(&["file:///w/**"]),
+        secrets: secrets(&["https://a.example"]),
     }
 }
 
@@ -148,9 +159,10 @@ fn a_child_wider_on_any_one_axis_is_refused_by_that_axis() {
         (with(Limits { memory: 21, ..limits() }), Axis::Memory),
         (with(Limits { time_ms: 31, ..limits() }), Axis::Time),
         (with(Limits { output: 41, ..limits() }), Axis::Output),
-        (with(Limits { hosts: patterns(&["https://b.example"]), ..limits() }), Axis::Hosts),
+        (with(Limits { hosts: hosts(&["https://b.example/** GET"]), ..limits() }), Axis::Hosts),
         (with(Limits { read: patterns(&["file:///w/**"]), ..limits() }), Axis::Read),
         (with(Limits { write: patterns(&["file:///r/**"]), ..limits() }), Axis::Write),
+        (with(Limits { secrets: secrets(&["https://*.example"]), ..limits() }), Axis::Secrets),
         (Terms { expires: 201, ..widest() }, Axis::Expiry),
         (Terms { not_before: 99, ..widest() }, Axis::NotBefore),
         (Terms { depth: 3, ..widest() }, Axis::Depth),
@@ -203,16 +215,22 @@ fn limits_hold_their_bounds_and_nothing_beyond() {
     let most = u64::try_from(i64::MAX).unwrap();
     assert!(Limits { fuel: most, ..limits() }.checked().is_ok());
     assert!(Limits { output: most + 1, ..limits() }.checked().is_err());
-    for host in ["https://a/b", "tool://a", "file:///a/**"] {
-        assert!(Limits { hosts: patterns(&[host]), ..limits() }.checked().is_err(), "{host}");
-    }
     for tree in ["file:///a", "tool://a/**"] {
         assert!(Limits { read: patterns(&[tree]), ..limits() }.checked().is_err(), "{tree}");
         assert!(Limits { write: patterns(&[tree]), ..limits() }.checked().is_err(), "{tree}");
     }
-    let many = |n| (0..n).map(|n| Pattern::parse(&format!("https://h{n}")).unwrap()).collect();
-    assert!(Limits { hosts: many(64), ..limits() }.checked().is_ok());
-    let refused = Limits { hosts: many(65), ..limits() }.checked().unwrap_err();
+    let names = |scheme: &'static str, n| (0..n).map(move |n| format!("{scheme}://h{n}"));
+    let many = |n| names("https", n).map(|name| host_tests::rule(&format!("{name}/** GET")));
+    assert!(Limits { hosts: many(64).collect(), ..limits() }.checked().is_ok());
+    let refused = Limits { hosts: many(65).collect(), ..limits() }.checked().unwrap_err();
+    assert_eq!(refused.reason, Reason::TooLarge);
+    let trees = |n| (0..n).map(|n| Pattern::parse(&format!("file:///{n}/**")).unwrap()).collect();
+    assert!(Limits { read: trees(64), ..limits() }.checked().is_ok());
+    let refused = Limits { read: trees(65), ..limits() }.checked().unwrap_err();
+    assert_eq!(refused.reason, Reason::TooLarge);
+    let many = |n| names("https", n).flat_map(|name| secrets(&[&name]));
+    assert!(Limits { secrets: many(16).collect(), ..limits() }.checked().is_ok());
+    let refused = Limits { secrets: many(17).collect(), ..limits() }.checked().unwrap_err();
     assert_eq!(refused.reason, Reason::TooLarge);
 }
 
@@ -223,19 +241,37 @@ fn a_meet_is_what_both_sides_allow() {
         memory: 19,
         time_ms: 31,
         output: 39,
-        hosts: patterns(&["https://*.example", "https://b.test"]),
+        hosts: hosts(&["https://*.example/** *", "https://b.test/** GET"]),
         read: patterns(&["file:///r/sub/**"]),
         write: patterns(&["file:///else/**"]),
+        secrets: secrets(&["https://*.example", "https://b.test"]),
     };
     let expected = Limits {
         fuel: 10,
         memory: 19,
         time_ms: 30,
         output: 39,
-        hosts: patterns(&["https://a.example"]),
+        hosts: hosts(&["https://a.example/** GET"]),
         read: patterns(&["file:///r/sub/**"]),
         write: vec![],
+        secrets: secrets(&["https://a.example"]),
     };
     assert_eq!(limits().meet(&other), expected);
     assert_eq!(other.meet(&limits()), expected);
+}
+
+#[test]
+fn what_narrows_meets_as_itself_even_where_its_parent_says_a_thing_twice() {
+    let parent = Limits {
+        hosts: hosts(&["https://*.example/** *", "https://a.example/** GET"]),
+        read: patterns(&["file:///**", "file:///r/**"]),
+        ..limits()
+    };
+    let child = Limits {
+        hosts: hosts(&["https://*.example/** *"]),
+        read: patterns(&["file:///**"]),
+        ..limits()
+    };
+    assert_eq!(parent.covers(&child), Ok(()));
+    assert_eq!(parent.meet(&child), child);
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
-use crate::caveat::{Actions, Args, Denial, Grant, Terms};
-use crate::pattern::{Pattern, Resource};
+use crate::caveat::{Actions, Args, Denial, Grant, Methods, Range, SecretRule, Terms};
+use crate::pattern::Pattern;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -248,13 +248,47 @@ fn every_kind_of_caveat_reads_back_as_it_was_written() {
             memory: 2,
             time_ms: 3,
             output: 4,
-            hosts: patterns("https://a.example"),
+            hosts: vec![host("https://a.example/**", &["GET", "POST"], &["10.0.0.0/8"])],
             read: patterns("file:///r/**"),
             write: patterns("file:///w/**"),
+            secrets: vec![secret()],
         },
         audience: Some(who(9).id()),
         ..terms(3)
     };
     let token = first_only(|it| it.caveats = Caveats::new(terms).unwrap());
     assert_eq!(Token::decode(token.as_bytes()).unwrap(), token);
+}
+
+fn host(pattern: &str, methods: &[&str], ranges: &[&str]) -> HostRule {
+    let methods = Methods::new(methods.iter().map(ToString::to_string)).unwrap();
+    let ranges = ranges.iter().map(|text| Range::parse(text).unwrap());
+    HostRule::new(Pattern::parse(pattern).unwrap(), methods, ranges.collect()).unwrap()
+}
+
+fn secret() -> SecretRule {
+    let (handle, host) = ("secret://key", "https://a.example");
+    let (handle, host) = (Resource::parse(handle).unwrap(), Pattern::parse(host).unwrap());
+    SecretRule::new(handle, host, "authorization".to_owned()).unwrap()
+}
+
+#[test]
+fn a_request_over_the_network_is_asked_of_every_link() {
+    let link = |hosts| {
+        let limits = Limits { hosts, ..Limits::default() };
+        first_only(|it| it.caveats = Caveats::new(Terms { limits, ..terms(3) }).unwrap()).links
+    };
+    let free = link(vec![host("https://*/**", &["GET"], &[])]);
+    let own = link(vec![
+        host("https://a.example/x/**", &["*"], &[]),
+        host("https://a.example/**", &["GET"], &["10.0.0.0/8"]),
+    ]);
+    let token = Token::from_links([free, own].concat()).unwrap();
+    let reach = |method, text| token.reach(method, &Resource::parse(text).unwrap());
+    let found = reach("GET", "https://a.example/x/y").unwrap();
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(reach("POST", "https://a.example/x").unwrap_err().link, Some(0));
+    let refused = reach("GET", "https://b.example").unwrap_err();
+    assert_eq!((refused.link, refused.axis), (Some(1), Some(Axis::Hosts)));
+    assert_eq!(refused.reason, Reason::NotGranted);
 }

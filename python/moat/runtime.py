@@ -8,6 +8,7 @@
     gates/<gate>/log/         the gate's log; one process at a time has it
     rules.toml                rules of the monitor, if any (spec/monitor.md)
     control/                  signed statements on their way to running gates
+    secrets/                  handles of secrets (``moat secret``), and values in `age`
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from moat import _backup, _files, _restore
 from moat._control import STATEMENT, ControlFolder, Watcher
+from moat._handles import FOLDER as SECRETS
+from moat._handles import Handles
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
 from moat.endpoint import Endpoint
@@ -51,7 +54,7 @@ CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
 CONTROL: Final = "control"
 RULES: Final = "rules.toml"
-PROTECTED: Final = (CONFIG, RULES, CONTROL, "gates", "keys")
+PROTECTED: Final = (CONFIG, RULES, CONTROL, "gates", "keys", SECRETS)
 """What of a state folder no code may reach, whatever its token says (``KeysExposed``)."""
 
 
@@ -91,7 +94,8 @@ class Moat:
             monitor=self.monitor,
         )
         self.router = Router(self.pep, self.registry)
-        self.secrets = SecretProxy(secrets or {}, gate=self.pep.id)
+        book = Handles(folder / SECRETS)
+        self.secrets = SecretProxy(secrets or {}, gate=self.pep.id, book=book)
         self._watcher = Watcher(ControlFolder(folder / CONTROL), self.take)
 
     def take(self, statement: bytes, kind: str = STATEMENT) -> int:

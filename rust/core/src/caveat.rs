@@ -12,6 +12,7 @@ use crate::pattern::{Index, Pattern, Resource};
 
 mod codec;
 mod limit;
+mod tree;
 
 pub use limit::Limits;
 

@@ -548,6 +548,11 @@ class Permit:
         """Append the outcome; raises ``AuditUnavailable`` where that cannot be written."""
     def record(self, result: bytes) -> None:
         """Note the result whose SHA-256 goes into the outcome entry; only while open."""
+    def tree(self, path: str, *, read: bool = False, write: bool = False) -> str:
+        """The deepest directory of ``limits`` in which this file may be opened so, permit open.
+
+        Raises ``Denied`` (``not_granted``; ``forbidden`` for writing what runs by itself,
+        spec/files.md; ``permit_spent``) and ``KeysExposed``."""
     def check(
         self,
         *,

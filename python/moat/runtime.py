@@ -9,6 +9,7 @@
     gates/<gate>/former/<N>/  its logs under earlier keys, if its key was rotated
     rules.toml                rules of the monitor, if any (spec/monitor.md)
     control/                  signed statements on their way to running gates
+    secrets/                  handles of secrets (``moat secret``), and values in `age`
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moat import _backup, _files, _restore, _succession
 from moat._control import STATEMENT, ControlFolder, Watcher
+from moat._handles import FOLDER as SECRETS
+from moat._handles import Handles
 from moat._native import AgentId, Policy, Token
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
 from moat.endpoint import Endpoint
@@ -52,7 +55,7 @@ CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
 CONTROL: Final = "control"
 RULES: Final = "rules.toml"
-PROTECTED: Final = (CONFIG, RULES, CONTROL, "gates", "keys")
+PROTECTED: Final = (CONFIG, RULES, CONTROL, "gates", "keys", SECRETS)
 """What of a state folder no code may reach, whatever its token says (``KeysExposed``)."""
 
 
@@ -92,7 +95,8 @@ class Moat:
             monitor=self.monitor,
         )
         self.router = Router(self.pep, self.registry)
-        self.secrets = SecretProxy(secrets or {}, gate=self.pep.id)
+        book = Handles(folder / SECRETS)
+        self.secrets = SecretProxy(secrets or {}, gate=self.pep.id, book=book)
         self._watcher = Watcher(ControlFolder(folder / CONTROL), self.take)
 
     def take(self, statement: bytes, kind: str = STATEMENT) -> int:

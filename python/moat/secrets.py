@@ -65,6 +65,32 @@ class Writable(Backend, Protocol):
         """Forget a value; one that is not there is no error."""
 
 
+@dataclass(frozen=True)
+class Binding:
+    """What a handle stands for, for whom and where."""
+
+    source: Backend
+    backend: str
+    """The backend's name."""
+    name: str
+    """The backend's name for the value."""
+    agents: frozenset[AgentId]
+    hosts: tuple[Pattern, ...]
+
+
+class Book(Protocol):
+    """Handles that are kept elsewhere, and may change at any time."""
+
+    def find(self, handle: str) -> Binding | None:
+        """Give what a handle stands for now; ``MoatError`` where that cannot be known."""
+
+    def names(self) -> Iterable[str]:
+        """List the handles."""
+
+    def drop(self, handle: str) -> None:
+        """Make a handle unknown and forget its value; ``UnknownHandle`` where it is already."""
+
+
 class SecretProxy:
     """Fills secrets in for agents whose permit is open; hands out handles and no values.
 
@@ -77,11 +103,17 @@ class SecretProxy:
     the host program's business: the injector is trusted, the agent is not. Safe across threads.
     """
 
-    def __init__(self, backends: Mapping[str, Backend], *, gate: AgentId) -> None:
-        """Take named backends, and the gate (``pep.id``) whose permits count."""
+    def __init__(
+        self, backends: Mapping[str, Backend], *, gate: AgentId, book: Book | None = None
+    ) -> None:
+        """Take named backends, and the gate (``pep.id``) whose permits count.
+
+        ``book`` has further handles, as those of a state folder (``moat secret``).
+        """
         self._backends = dict(backends)
         self._gate = gate
-        self._bindings: dict[str, _Binding] = {}
+        self._book = book
+        self._bindings: dict[str, Binding] = {}
         self._lock = threading.Lock()
 
     def bind(
@@ -101,7 +133,7 @@ class SecretProxy:
         Raises ``MoatError`` where the handle is bound already or there is no such backend,
         ``MalformedInput`` for a wrong form.
         """
-        _check_handle(handle)
+        check_handle(handle)
         bound = frozenset(agents)
         if not all(isinstance(agent, AgentId) for agent in bound):
             message = "a secret is bound to agents by their keys; give `identity.id`"
@@ -109,9 +141,10 @@ class SecretProxy:
         if backend not in self._backends:
             message = f"there is no backend `{backend}`; name one that the proxy was given"
             raise MoatError(message)
-        binding = _Binding(backend, name, bound, _hosts(hosts))
+        source = self._backends[backend]
+        binding = Binding(source, backend, name, bound, read_hosts(hosts))
         with self._lock:
-            if handle in self._bindings:
+            if handle in self._bindings or (self._book and self._book.find(handle)):
                 message = f"`{handle}` is bound already; remove it first"
                 raise MoatError(message)
             self._bindings[handle] = binding
@@ -147,15 +180,13 @@ class SecretProxy:
         Raises ``UnknownHandle`` where the handle is not bound, and ``MoatError`` where its
         backend only reads.
         """
-        with self._lock:
-            binding = self._bindings.get(handle)
+        binding = self._find(handle)
         if binding is None:
             raise _unbound(handle)
-        backend = self._backends[binding.backend]
-        if not isinstance(backend, Writable):
+        if not isinstance(binding.source, Writable):
             message = f"backend `{binding.backend}` only reads; change the value where it is kept"
             raise MoatError(message)
-        backend.set(binding.name, value)
+        binding.source.set(binding.name, value)
         _LOG.info("rotated %s", handle)
 
     def remove(self, handle: str) -> None:
@@ -165,23 +196,31 @@ class SecretProxy:
         """
         with self._lock:
             binding = self._bindings.pop(handle, None)
-            if binding is None:
+            if binding is None and self._book is None:
                 raise _unbound(handle)
-            place = (binding.backend, binding.name)
-            shared = any((b.backend, b.name) == place for b in self._bindings.values())
-            backend = self._backends[binding.backend]
-            if not shared and isinstance(backend, Writable):
-                backend.remove(binding.name)
+            if binding is None and self._book is not None:
+                self._book.drop(handle)
+            elif binding is not None:
+                place = (binding.backend, binding.name)
+                shared = any((b.backend, b.name) == place for b in self._bindings.values())
+                if not shared and isinstance(binding.source, Writable):
+                    binding.source.remove(binding.name)
         _LOG.info("removed %s", handle)
 
     def handles(self) -> tuple[str, ...]:
         """List the bound handles, sorted: for the owner, not for agents."""
+        more = self._book.names() if self._book else ()
         with self._lock:
-            return tuple(sorted(self._bindings))
+            return tuple(sorted({*self._bindings, *more}))
 
     def __repr__(self) -> str:
         """Count the handles."""
-        return f"<SecretProxy: {len(self._bindings)} handles>"
+        return f"<SecretProxy: {len(self.handles())} handles>"
+
+    def _find(self, handle: str) -> Binding | None:
+        with self._lock:
+            binding = self._bindings.get(handle)
+        return binding or (self._book and self._book.find(handle)) or None
 
     def _claim(self, permit: Permit, handle: str, host: str) -> _Secret:
         """Fetch the value for this use of it, or refuse with one text for every reason."""
@@ -189,11 +228,15 @@ class SecretProxy:
             message = "a secret is filled for a `Permit`; ask the gate for one"
             raise TypeError(message)
         _check_place(host)
-        with self._lock:
-            binding = self._bindings.get(handle)
-        secret, why = None, self._objection(permit, handle, binding, host)
+        secret = why = None
+        try:
+            binding: Binding | None = self._find(handle)
+        except MoatError as error:  # the book cannot be read: nothing in it is known
+            binding, why = None, str(error)
+        else:
+            why = self._objection(permit, handle, binding, host)
         if binding is not None and why is None:
-            secret, failure = _fetch(self._backends[binding.backend], binding.name)
+            secret, failure = _fetch(binding.source, binding.name)
             if failure is not None and not isinstance(failure, InjectorFailed):
                 raise failure
             why = f"backend `{binding.backend}` gave no value: {getattr(failure, 'kind', None)}"
@@ -206,10 +249,10 @@ class SecretProxy:
         return secret
 
     def _objection(
-        self, permit: Permit, handle: str, binding: _Binding | None, host: str
+        self, permit: Permit, handle: str, binding: Binding | None, host: str
     ) -> str | None:
         """Say what speaks against this fill, the permit first."""
-        bound, limits = binding or _Binding("", "", frozenset(), ()), permit.limits
+        bound, limits = binding or Binding(Memory(), "", "", frozenset(), ()), permit.limits
         secrets = [secret.host for secret in limits.secrets if secret.handle == handle]
         needed = {
             "the permit is not open in this process": permit.is_open,
@@ -286,15 +329,7 @@ class Environment:
         return f"<Environment: {self._prefix}*>"
 
 
-# --- what a binding is, and what a value lies in -------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Binding:
-    backend: str
-    name: str
-    agents: frozenset[AgentId]
-    hosts: tuple[Pattern, ...]
+# --- what a value lies in ------------------------------------------------------------------------
 
 
 class _Secret:
@@ -335,14 +370,18 @@ def _unbound(handle: str) -> UnknownHandle:
     return UnknownHandle(f"`{_printable(handle)}` is not bound; `handles()` lists what is")
 
 
-def _check_handle(handle: str) -> None:
+def check_handle(handle: str) -> None:
+    """Refuse what is no handle, with ``MalformedInput``."""
     if not handle.startswith(SCHEME) or handle == SCHEME or canonicalize(handle) != handle:
         message = f"`{_printable(handle)}` is no handle; write one as `secret://github`"
         raise MalformedInput(message)
 
 
-def _hosts(patterns: Iterable[str]) -> tuple[Pattern, ...]:
-    """Read patterns of hosts, as exactly as a token's: no path, no second spelling."""
+def read_hosts(patterns: Iterable[str]) -> tuple[Pattern, ...]:
+    """Read patterns of hosts, as exactly as a token's: no path, no second spelling.
+
+    Raises ``MalformedInput``.
+    """
     if isinstance(patterns, str):
         message = "hosts are a list of patterns, not one text"
         raise TypeError(message)

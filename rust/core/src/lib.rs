@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod audit;
+pub mod autorun;
 pub mod caveat;
 pub mod control;
 pub mod entry;

@@ -131,6 +131,17 @@ impl Permit {
         self.permit.check(&effect).map_err(|error| self.refuse(py, error))
     }
 
+    #[pyo3(signature = (path, *, read=false, write=false))]
+    fn tree(&self, py: Python<'_>, path: &str, read: bool, write: bool) -> Result<&str> {
+        if !self.permit.is_open() {
+            let detail = "the permit is not open; open files inside `with permit:`";
+            return Err(self.refuse(py, Error::new(Reason::PermitSpent, detail)));
+        }
+        py.detach(|| crate::sandbox::apart(self.bounds(), self.protected()))
+            .map_err(|error| crate::sandbox::raise(py, &error))?;
+        self.bounds().tree(path, read, write).map_err(|error| self.refuse(py, error))
+    }
+
     #[getter]
     fn is_open(&self) -> bool {
         self.permit.is_open()

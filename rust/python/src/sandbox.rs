@@ -32,7 +32,7 @@ fn engine(_held: Python<'_>) -> std::result::Result<Engine, SandboxError> {
     }
 }
 
-fn raise(py: Python<'_>, error: &SandboxError) -> Fault {
+pub(crate) fn raise(py: Python<'_>, error: &SandboxError) -> Fault {
     let class = match error {
         SandboxError::Module(_) | SandboxError::Input(_) => "MalformedInput",
         SandboxError::Exposed { .. } => "KeysExposed",
@@ -42,7 +42,7 @@ fn raise(py: Python<'_>, error: &SandboxError) -> Fault {
 }
 
 /// The bounds that limits mean, where their directories are apart from these folders.
-fn apart(
+pub(crate) fn apart(
     limits: &moat_core::caveat::Limits,
     folders: &[PathBuf],
 ) -> std::result::Result<Bounds, SandboxError> {

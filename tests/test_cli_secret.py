@@ -32,10 +32,13 @@ def cli(tmp_path: Path) -> Cli:
 def filled(moat: Moat, who: str = "worker", host: str = HOST) -> list[str]:
     """What an injector gets for an agent whose token names the host."""
     key = moat.identity(who)
+    named = Secret(HANDLE, host=HOST, header="authorization")
     token = moat.issue(
-        holder=key.id, allow=[Grant("tool://ask", {"call"})], limits=Limits(hosts=[HOST], secrets=[Secret(HANDLE, host=HOST, header="authorization")]),
+        holder=key.id,
+        allow=[Grant("tool://ask", {"call"})],
+        limits=Limits(hosts=[HOST], secrets=[named]),
         expires_in=timedelta(minutes=1),
-    )  # fmt: skip
+    )
     got: list[str] = []
     with moat.session(key, token).request("call", "tool://ask") as permit:
         moat.secrets.fill(permit, HANDLE, host=host, into=got.append)

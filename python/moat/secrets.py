@@ -398,7 +398,7 @@ def _check_place(host: str) -> None:
     if "*" in host:
         message = f"`{_printable(host)}` is many hosts; name the one that the value goes to"
         raise MalformedInput(message)
-    _hosts([host])
+    read_hosts([host])
 
 
 def _origin(rule: Host) -> Pattern:

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use moat_sandbox::{Bounds, Engine, Input, Module, Outcome};
+use moat_sandbox::{Bounds, Engine, Input, Module, Outcome, SandboxError, Value};
 
 pub fn guests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests")
@@ -47,4 +47,20 @@ pub fn plenty() -> Bounds {
 
 pub fn go(engine: &Engine, module: &Module, bounds: &Bounds) -> Outcome {
     engine.run(module, bounds, &Input::default(), None).unwrap()
+}
+
+/// One typed call, prepared and made.
+pub fn call(
+    engine: &Engine,
+    module: &Module,
+    bounds: &Bounds,
+    name: &str,
+    args: &[Value],
+) -> Result<Outcome, SandboxError> {
+    let call = module.call(name, &Value::List(args.to_vec()))?;
+    engine.call(&call, bounds, &Input::default(), None)
+}
+
+pub fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
 }

@@ -131,7 +131,7 @@ impl Module {
         &self,
         py: Python<'_>,
         permit: &Permit,
-        work: impl Fn(&Bounds, &Interrupt) -> std::result::Result<Outcome, SandboxError> + Send + Sync,
+        work: impl Fn(&Bounds, &Interrupt) -> Ran + Send + Sync,
     ) -> Result<SandboxOutcome> {
         permit.check_code(py, &self.module.sha256())?;
         let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
@@ -147,6 +147,8 @@ impl Module {
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
 }
+
+type Ran = std::result::Result<Outcome, SandboxError>;
 
 /// What the code is given, as Python says it.
 fn input(
@@ -166,7 +168,7 @@ fn input(
 }
 
 /// What the log says of a run: of a call the digest of its result, else that of what was written.
-fn end(ran: &std::result::Result<Outcome, SandboxError>) -> End {
+fn end(ran: &Ran) -> End {
     match ran {
         Ok(outcome) => End {
             status: outcome.status.code().to_owned(),

@@ -70,9 +70,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`SandboxError::Digest`] when the bytes are not those expected; [`SandboxError::Module`]
-    /// when they are not such a module, are over [`crate::MODULE_BYTES`] or [`crate::CODE_BYTES`],
-    /// instantiate too much or use a WebAssembly proposal that is off; [`SandboxError::Import`] when they import anything else;
-    /// [`SandboxError::Forked`] in a child process.
+    /// when they are neither, are over [`crate::MODULE_BYTES`] or [`crate::CODE_BYTES`],
+    /// instantiate too much or use a WebAssembly proposal that is off; [`SandboxError::Import`]
+    /// when they import anything else; [`SandboxError::Forked`] in a child process.
     pub fn load(
         &self,
         bytes: &[u8],

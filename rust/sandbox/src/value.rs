@@ -13,7 +13,7 @@ use wasmtime::component::{Type, Val};
 /// | `list`, `tuple` | a list or tuple | a list, a tuple |
 /// | `record` | all its fields by name, no others | fields |
 /// | `variant` | the case's name, or one field of that name | the same |
-/// | `option` | nothing, or the value; one field `some` where the value is an option itself | the same |
+/// | `option` | nothing, or the value (in a field `some` if it is an option) | the same |
 /// | `result` | one field, `ok` or `err` | the same |
 /// | `flags` | a list of names, each once | a list |
 ///

@@ -142,11 +142,11 @@ fn components_within_a_component_pass_values_to_one_another() {
             (core module $m (func (export "length") (param i32 i32) (result i32) (local.get 1)))
             (core instance $i (instantiate $m))
             (func (export "length") (param "text" string) (result u32)
-              (canon lift (core func $i "length") (memory $s "memory") (realloc (func $s "realloc")))))
+              (canon lift (core func $i "length") (memory (core memory $s "memory")) (realloc (core func $s "realloc")))))
           (instance $length (instantiate $length))
           (component $ask {store}
             (import "length" (func $length (param "text" string) (result u32)))
-            (core func $length (canon lower (func $length) (memory $s "memory")))
+            (core func $length (canon lower (func $length) (memory (core memory $s "memory"))))
             (core module $m
               (import "h" "length" (func $length (param i32 i32) (result i32)))
               (func (export "ask") (result i32) (call $length (i32.const 0) (i32.const 7))))

@@ -132,6 +132,9 @@ fn nothing_leads_out_of_a_tree() {
             assert_ne!(yard.open(path, true, 0, READ), DONE, "{path}");
             if write {
                 assert_ne!(yard.open(path, true, CREATE, WRITE), DONE, "{path}");
+            }
+            // A link itself may be moved; what it leads to may not.
+            if write && path.contains(['/', '.']) {
                 assert_ne!(yard.code("rename", &[text(path), text("got")]), DONE, "{path}");
                 assert_ne!(yard.code("rename", &[text("note"), text(path)]), DONE, "{path}");
             }

@@ -36,7 +36,9 @@ const CHUNK: usize = 16 << 10;
 pub trait Outgoing: Send + Sync {
     /// Sends one request, or refuses it. This is called on the guest's thread and must return at
     /// once. What it returns runs beside the guest, on the sandbox's own threads, and is dropped
-    /// where it waits when the guest gives up the request, its time is over or it is stopped.
+    /// where it waits when the guest gives up the request, its time is over or it is stopped. It
+    /// must never block: the clock of all guests ticks on the same thread. Timers and sockets of
+    /// tokio work in it.
     fn send(&self, request: Request) -> Sending;
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use moat_sandbox::{Bounds, Dir, Engine, Module, Outcome, Status, Value};
-use support::{call, plenty, text, wat};
+use support::{call, plenty, text, tree, wat};
 
 // Places in `error-code`, and success.
 const ACCESS: i128 = 0;
@@ -40,12 +40,7 @@ struct Yard {
 
 impl Yard {
     fn new(read: bool, write: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        fs::create_dir_all(root.join("in/sub")).unwrap();
-        fs::write(root.join("in/note"), "note").unwrap();
-        fs::write(root.join("in/sub/deep"), "deep").unwrap();
-        fs::write(root.join("secret"), "secret").unwrap();
+        let (folder, root) = tree();
         let engine = Engine::new().unwrap();
         let module = wat(&engine, "paths");
         Self { _folder: folder, root, engine, module, read, write }

@@ -1,6 +1,7 @@
 //! Guests and bounds shared by the tests.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -32,7 +33,18 @@ pub fn c(engine: &Engine, name: &str) -> Option<Module> {
         eprintln!("skipped: no clang for wasm32-wasi");
         return None;
     }
-    Some(engine.load(&std::fs::read(made).unwrap(), None).unwrap())
+    Some(engine.load(&fs::read(made).unwrap(), None).unwrap())
+}
+
+/// A folder with a tree to grant (`in/`) and a secret beside it.
+pub fn tree() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::create_dir_all(root.join("in/sub")).unwrap();
+    fs::write(root.join("in/note"), "note").unwrap();
+    fs::write(root.join("in/sub/deep"), "deep").unwrap();
+    fs::write(root.join("secret"), "secret").unwrap();
+    (folder, root)
 }
 
 pub fn plenty() -> Bounds {

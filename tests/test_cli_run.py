@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli_kit import DEAD, DENIED, ERROR, READER, USAGE, Cli, fresh
+from guests.build import wat
 from moat import AgentId, Grant, Limits, Token
 from moat._tree import tree
 from moat.cli import run
@@ -64,6 +65,19 @@ def test_run_as_json(moat: Cli, desk: Path) -> None:
     assert last[1]["i"] == done["outcome_entry"]
     assert last[1]["body"]["decision"] == done["entry"]
     assert last[0]["body"]["code"] == done["code"]
+
+
+def test_run_takes_components(moat: Cli, tmp_path: Path) -> None:
+    """One that is a command runs; one that is none says what to do, and its permit is unspent."""
+    held = moat.issue("--allow", "code://* run", "--standard", "--depth", "1")
+    (tmp_path / "nothing.wasm").write_bytes(wat("command"))
+    (tmp_path / "library.wasm").write_bytes(wat("typed"))
+    done = moat.json("run", tmp_path / "nothing.wasm", "--token", held)
+    assert (done["status"], done["resource"]) == ("ok", "code://nothing")
+    told = moat("run", tmp_path / "library.wasm", "--token", held, code=ERROR)
+    assert "call one of its functions" in told.stderr
+    last = moat.json("audit", "show", "--last", "1")["entries"]
+    assert last[0]["kind"] != "outcome"
 
 
 def test_code_that_does_not_end_well_is_exit_code_1_with_its_own_code_told(

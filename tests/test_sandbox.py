@@ -124,3 +124,62 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_nothing_runs_without_a_permit():
     with pytest.raises(TypeError):
         Sandbox(wat("echo")).run(None)
+
+
+# --- components ---
+
+SAME = [
+    ("bool", [True, False]),
+    ("u8", b"\x00\xff"),
+    ("s8", [-128, 127]),
+    ("u32", [0, 2**32 - 1]),
+    ("s64", [-(2**63), 2**63 - 1]),
+    ("u64", [2**64 - 1]),
+    ("f32", [0.5, float("inf")]),
+    ("f64", [0.1, -0.0]),
+    ("char", ["a", "\U0001f980"]),
+    ("string", ["", "naïve\0text"]),
+    ("list", [b"", b"ab"]),
+    ("tuple", [(1, "one")]),
+    ("option", [None, 3]),
+    ("option2", [None, {"some": None}, {"some": 4}]),
+    ("result", [{"ok": 1}, {"err": "no"}]),
+    ("record", [{"x": 1, "y": -2}]),
+    ("variant", ["empty", {"dot": {"x": 3, "y": 4}}, {"round": 2.5}]),
+    ("enum", ["red", "blue"]),
+    ("flags", [[], ["read", "run"]]),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), SAME)
+def test_values_of_every_type_pass_through_a_call(permit, kind, value):
+    outcome = Sandbox(wat("typed")).call(permit(), f"same-{kind}", [value]).check()
+    assert outcome.result == value
+    assert type(outcome.result) is type(value)
+
+
+def test_a_call_gives_a_value_and_its_digest_is_in_the_log(permit, audit):
+    sandbox, spent = Sandbox(wat("typed")), permit()
+    outcome = sandbox.call(spent, "add", {"a": 40, "b": 2})
+    assert (outcome.check().result, outcome.result_json, outcome.exit_code) == (42, "42", 0)
+    assert outcome.to_dict()["result_json"] == "42"
+    line = next(audit.entries(spent.outcome))
+    assert line["body"]["result"] == hashlib.sha256(b"42").hexdigest()
+
+
+def test_the_arguments_of_a_message_are_those_of_a_call(permit):
+    asked = permit(args={"a": 1, "b": 2})
+    assert Sandbox(wat("typed")).call(asked, "moat:test/sums@1.2.0#add", asked.args).result == 3
+
+
+def test_flags_may_be_a_set_and_floats_whole_numbers(permit):
+    sandbox = Sandbox(wat("typed"))
+    assert sandbox.call(permit(), "same-flags", [[{"run", "read"}]]).result == [["read", "run"]]
+    assert sandbox.call(permit(), "same-f64", [[1]]).result == [1.0]
+
+
+def test_the_bytes_say_what_runs(permit):
+    for name, component in [("empty", False), ("command", True)]:
+        sandbox = Sandbox(wat(name))
+        assert sandbox.run(permit()).check().result is None
+        assert sandbox.is_component is component

@@ -879,6 +879,15 @@ class SandboxOutcome:
     def elapsed(self) -> timedelta: ...
     @property
     def truncated(self) -> bool: ...
+    @property
+    def result(self) -> Any:  # noqa: ANN401 - the component says what
+        """What a call gave back: ``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``,
+        ``list``, ``tuple`` and ``dict`` by the component's type; ``None`` for a run, and for a
+        call that did not end well."""
+    @property
+    def result_json(self) -> str | None:
+        """The result as JSON text, the one whose SHA-256 is in the log; ``None`` where there is
+        no result. Integers are written in full, bytes as numbers."""
     def check(self) -> Self:
         """Return itself when the status is ``ok``; else raise ``LimitExceeded``, ``GuestTrap``
         or ``SandboxError``."""
@@ -886,12 +895,15 @@ class SandboxOutcome:
 
 @final
 class Module:
-    """A compiled WebAssembly module and the SHA-256 of its bytes."""
+    """A compiled WebAssembly module or component and the SHA-256 of its bytes."""
 
     def __new__(cls, wasm: bytes) -> Self:
-        """Compile a command, or find the same bytes compiled before in this process."""
+        """Compile a core module or component, or find the same bytes compiled before in this
+        process."""
     @property
     def sha256(self) -> bytes: ...
+    @property
+    def is_component(self) -> bool: ...
     def run(
         self,
         permit: Permit,
@@ -902,7 +914,22 @@ class Module:
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
         be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
-        permit unopened, where a directory of its limits reaches a folder its gate protects."""
+        permit unopened, where a directory of its limits reaches a folder its gate protects, and
+        ``MalformedInput`` for a component that is no command."""
+    def call(
+        self,
+        permit: Permit,
+        name: str,
+        arguments: object,
+        *,
+        stdin: bytes | None = None,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Call an exported function of a component as ``run`` runs a command. ``arguments`` is a
+        list or tuple in order, or a dict by the parameters' names. Raises ``MalformedInput``, and
+        leaves the permit unopened, where there is no such function or the arguments do not fit
+        its types."""
 
 def keep_apart(limits: Limits, folders: Sequence[str | PathLike[str]]) -> None:
     """Refuse limits with a directory that holds one of these folders or lies in one:

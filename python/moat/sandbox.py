@@ -1,15 +1,19 @@
-"""``Sandbox``: run a WebAssembly module (WASI Preview 1) with a Permit and under its limits."""
+"""``Sandbox``: run WebAssembly with a Permit and under its limits.
+
+A core module runs with WASI Preview 1, a component with WASI 0.2; the bytes say which.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from moat._native import Module
 from moat.errors import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from os import PathLike
 
     from moat._native import Permit, SandboxOutcome
@@ -19,7 +23,7 @@ PROGRAM: Final = "main"
 
 
 class Sandbox:
-    """A compiled module; each run has a fresh memory, and nothing passes from one to another.
+    """A compiled module or component; nothing passes from one run or call to another.
 
     Compiling is slow and running is not. A process compiles the same bytes once, wherever they
     come from, and keeps what it used last: 64 modules and 256 MiB. Safe across threads; a forked
@@ -41,6 +45,11 @@ class Sandbox:
         """SHA-256 of the module's bytes, 32 bytes: the ``code`` of a message that runs it."""
         return self._module.sha256
 
+    @property
+    def is_component(self) -> bool:
+        """Whether it is a component, with typed functions, and not a core module."""
+        return self._module.is_component
+
     def run(
         self,
         permit: Permit,
@@ -55,6 +64,35 @@ class Sandbox:
         directories of ``permit.limits``, and nothing else. However it ends is an outcome and no
         exception; ``outcome.check()`` raises unless it ended well. Raises ``Denied`` where the
         permit is for other code or is spent, ``KeysExposed`` where its directories reach the
-        gate's keys or log, and ``AuditUnavailable`` where the outcome cannot be written.
+        gate's keys or log, ``MalformedInput`` where a component is no command, and
+        ``AuditUnavailable`` where the outcome cannot be written.
         """
         return self._module.run(permit, stdin=stdin, args=[PROGRAM, *args], env=env)
+
+    def call(
+        self,
+        permit: Permit,
+        name: str,
+        args: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Open the permit, call one function of a component, log the outcome and return it.
+
+        ``name`` is an exported function, or ``interface#function``. ``args`` are in order, or by
+        the parameters' names; they are checked against the component's own types first. A record
+        is a dict, an enum its case's name, a variant its case's name or ``{name: value}``, a
+        result ``{"ok": value}`` or ``{"err": value}``, an option the value or ``None``, flags a
+        list or set of names, ``list<u8>`` bytes. ``outcome.result`` is what came back, in the same
+        spelling, and the log holds the digest of ``outcome.result_json``.
+
+        Each call has a fresh instance and the limits of ``run``; the result counts as output.
+        Raises as ``run`` does, and ``MalformedInput`` where there is no such function or the
+        arguments do not fit; the permit is unopened then.
+        """
+        if isinstance(args, Mapping):
+            args = dict(args)
+        elif not isinstance(args, str | bytes):
+            args = list(args)
+        return self._module.call(permit, name, args, stdin=stdin, args=[PROGRAM], env=env)

@@ -176,7 +176,7 @@ BAD = {
     "text": b"(module)",
     "no start": b"\0asm\1\0\0\0",
     "cut": b"\0asm\1\0\0",
-    "a component": b"\0asm\x0d\0\1\0",
+    "a component of noise": b"\0asm\x0d\0\1\0" + bytes(range(256)),
     "noise": b"\0asm\1\0\0\0" + bytes(range(256)),
 }
 

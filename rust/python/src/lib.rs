@@ -14,6 +14,7 @@ mod permit;
 mod sandbox;
 mod statement;
 mod token;
+mod value;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _native {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use moat_core::key::sha256;
 use moat_log::End;
-use moat_sandbox::{Bounds, Engine, Input, Interrupt, Outcome, SandboxError, Status};
+use moat_sandbox::{Bounds, Engine, Input, Interrupt, Outcome, SandboxError, Status, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::caveat::Limits;
 use crate::fault::{Fault, Result, exception, note};
 use crate::permit::Permit;
+use crate::value;
 
 /// The engine of this process; a fork gets its own. Python holds its lock for as long as this one
 /// is taken, so a fork of Python's never finds it taken.
@@ -58,7 +59,7 @@ pub(crate) fn keep_apart(py: Python<'_>, limits: &Limits, folders: Vec<PathBuf>)
     found.map(drop).map_err(|error| raise(py, &error))
 }
 
-/// A compiled WebAssembly module and the SHA-256 of its bytes.
+/// A compiled WebAssembly module or component and the SHA-256 of its bytes.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Module {
     engine: Engine,
@@ -88,28 +89,34 @@ impl Module {
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
     ) -> Result<SandboxOutcome> {
-        let env = match env {
-            None => Vec::new(),
-            Some(env) => {
-                let items = env.call_method0("items")?.try_iter()?;
-                items.map(|item| item?.extract()).collect::<PyResult<_>>()?
-            }
-        };
-        let stdin = stdin.unwrap_or_default().to_vec();
-        let input = Input { stdin, args: args.unwrap_or_default(), env };
-        permit.check_code(py, &self.module.sha256())?;
-        let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
-        let bounds = bounds.map_err(|error| raise(py, &error))?;
-        // Opened first: a second try with the same permit ends here, and takes no watch away.
-        permit.open(py)?;
-        let interrupt = Interrupt::new();
-        let withdrawn = interrupt.clone();
-        let watch = permit.watch(move || withdrawn.interrupt());
-        let run = || self.engine.run(&self.module, &bounds, &input, Some(&interrupt));
-        let ran = py.detach(run);
-        drop(watch);
-        permit.close(py, end(&ran))?;
-        ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
+        let input = input(stdin, args, env)?;
+        self.module.command().map_err(|error| raise(py, &error))?;
+        self.spend(py, permit, |bounds, stop| {
+            self.engine.run(&self.module, bounds, &input, Some(stop))
+        })
+    }
+
+    #[pyo3(signature = (permit, name, arguments, *, stdin=None, args=None, env=None))]
+    #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
+    fn call(
+        &self,
+        py: Python<'_>,
+        permit: &Permit,
+        name: &str,
+        arguments: &Bound<'_, PyAny>,
+        stdin: Option<&[u8]>,
+        args: Option<Vec<String>>,
+        env: Option<&Bound<'_, PyAny>>,
+    ) -> Result<SandboxOutcome> {
+        let input = input(stdin, args, env)?;
+        let arguments = value::read(arguments)?;
+        let call = self.module.call(name, &arguments).map_err(|error| raise(py, &error))?;
+        self.spend(py, permit, |bounds, stop| self.engine.call(&call, bounds, &input, Some(stop)))
+    }
+
+    #[getter]
+    fn is_component(&self) -> bool {
+        self.module.is_component()
     }
 
     fn __repr__(&self) -> String {
@@ -118,12 +125,57 @@ impl Module {
     }
 }
 
-/// What the log says of a run.
-fn end(ran: &std::result::Result<Outcome, SandboxError>) -> End {
+impl Module {
+    /// Opens the permit, does this under its limits and logs how it ended.
+    fn spend(
+        &self,
+        py: Python<'_>,
+        permit: &Permit,
+        work: impl Fn(&Bounds, &Interrupt) -> Ran + Send + Sync,
+    ) -> Result<SandboxOutcome> {
+        permit.check_code(py, &self.module.sha256())?;
+        let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
+        let bounds = bounds.map_err(|error| raise(py, &error))?;
+        // Opened first: a second try with the same permit ends here, and takes no watch away.
+        permit.open(py)?;
+        let interrupt = Interrupt::new();
+        let withdrawn = interrupt.clone();
+        let watch = permit.watch(move || withdrawn.interrupt());
+        let ran = py.detach(|| work(&bounds, &interrupt));
+        drop(watch);
+        permit.close(py, end(&ran))?;
+        ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
+    }
+}
+
+type Ran = std::result::Result<Outcome, SandboxError>;
+
+/// What the code is given, as Python says it.
+fn input(
+    stdin: Option<&[u8]>,
+    args: Option<Vec<String>>,
+    env: Option<&Bound<'_, PyAny>>,
+) -> Result<Input> {
+    let env = match env {
+        None => Vec::new(),
+        Some(env) => {
+            let items = env.call_method0("items")?.try_iter()?;
+            items.map(|item| item?.extract()).collect::<PyResult<_>>()?
+        }
+    };
+    let (stdin, args) = (stdin.unwrap_or_default().to_vec(), args.unwrap_or_default());
+    Ok(Input { stdin, args, env, outgoing: None })
+}
+
+/// What the log says of a run: of a call the digest of its result, else that of what was written.
+fn end(ran: &Ran) -> End {
     match ran {
         Ok(outcome) => End {
             status: outcome.status.code().to_owned(),
-            result: Some(sha256(&outcome.stdout)),
+            result: Some(match &outcome.result {
+                Some(result) => sha256(result.json().as_bytes()),
+                None => sha256(&outcome.stdout),
+            }),
             fuel: Some(outcome.fuel_used),
             detail: match &outcome.status {
                 Status::Exit(code) => Some(format!("exit code {code}")),
@@ -199,6 +251,16 @@ impl SandboxOutcome {
         self.0.truncated
     }
 
+    #[getter]
+    fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        value::write(py, self.0.result.as_ref().unwrap_or(&Value::Nothing))
+    }
+
+    #[getter]
+    fn result_json(&self) -> Option<String> {
+        self.0.result.as_ref().map(Value::json)
+    }
+
     fn check(slf: Bound<'_, Self>) -> Result<Bound<'_, Self>> {
         let (py, outcome) = (slf.py(), &slf.get().0);
         let exceeded = |limit: &str, detail: String| {
@@ -240,6 +302,7 @@ impl SandboxOutcome {
         dict.set_item("memory_peak", self.0.memory_peak)?;
         dict.set_item("elapsed", self.0.elapsed.as_secs_f64())?;
         dict.set_item("truncated", self.0.truncated)?;
+        dict.set_item("result_json", self.result_json())?;
         dict.set_item("stdout", String::from_utf8_lossy(&self.0.stdout))?;
         dict.set_item("stderr", String::from_utf8_lossy(&self.0.stderr))?;
         Ok(dict)

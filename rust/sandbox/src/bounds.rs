@@ -1,13 +1,15 @@
 //! What a guest may spend and reach, and what it is given.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moat_core::caveat::Limits;
 use moat_core::pattern::Pattern;
 
-use crate::{SandboxError, dirs};
+use crate::{Outgoing, SandboxError, dirs};
 
 /// Limits of one run. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +90,7 @@ fn trees(patterns: &[Pattern]) -> Result<BTreeSet<PathBuf>, SandboxError> {
 }
 
 /// What a guest is given. Nothing else reaches it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Input {
     /// All of standard input.
     pub stdin: Vec<u8>,
@@ -96,6 +98,20 @@ pub struct Input {
     pub args: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
+    /// Who sends the requests of `wasi:http`; left out, every one is refused.
+    pub outgoing: Option<Arc<dyn Outgoing>>,
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stdin, args, env, outgoing } = self;
+        f.debug_struct("Input")
+            .field("stdin", &stdin.len())
+            .field("args", args)
+            .field("env", env)
+            .field("outgoing", &outgoing.is_some())
+            .finish()
+    }
 }
 
 impl Input {

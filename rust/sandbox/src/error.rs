@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SandboxError {
-    /// Not a WebAssembly core module with a `_start`, or one that uses a refused proposal.
+    /// Not a WebAssembly command or component, or one that uses a refused proposal.
     #[error("not a module this sandbox runs: {0}")]
     Module(String),
     /// The bytes are not those that were expected.
@@ -21,8 +21,8 @@ pub enum SandboxError {
         /// In hex.
         found: String,
     },
-    /// The module asks for something other than WASI Preview 1.
-    #[error("import refused: {0}; build for `wasm32-wasi` (preview 1) without other imports")]
+    /// The module asks for something other than WASI.
+    #[error("import refused: {0}; build for WASI preview 1 or 0.2 without other imports")]
     Import(String),
     /// A directory cannot be given to the guest.
     #[error("directory `{path}` refused: {why}")]
@@ -67,11 +67,15 @@ const TEXT: usize = 256;
 
 /// What went wrong in one printable line: parts of it may come from the guest.
 pub(crate) fn plain(error: &wasmtime::Error) -> String {
+    printable(&format!("{error:#}"))
+}
+
+/// One line of what may come from the guest.
+pub(crate) fn printable(text: &str) -> String {
     let escape = |c: char| {
         let shown = c == ' ' || c.is_ascii_graphic();
         let (kept, escaped) = (shown.then_some(c), (!shown).then(|| c.escape_default()));
         kept.into_iter().chain(escaped.into_iter().flatten())
     };
-    let text = format!("{error:#}");
     text.chars().flat_map(escape).take(TEXT).collect()
 }

@@ -1,23 +1,30 @@
-//! Runs an untrusted WASI Preview 1 command (a core module) under limits.
+//! Runs untrusted WebAssembly under limits: a WASI Preview 1 command (a core module), or a
+//! component for WASI 0.2, as a command (`wasi:cli/run`) or one typed call at a time.
 //!
 //! Nothing is inherited: no environment, no arguments, no files, no network, no standard
 //! streams. What a guest gets is written out in [`Bounds`] and [`Input`]; zero and empty mean
 //! nothing. Clocks may be read and random bytes (seeded by the operating system) drawn freely.
 //!
-//! How each limit holds:
+//! How each limit holds, for both kinds:
 //! - **fuel** counts executed WebAssembly operators;
-//! - **memory** bounds linear memory and tables together; what the host holds for one call of
-//!   the guest is bounded by the same number;
+//! - **memory** bounds linear memory and tables together, over all of a component's instances;
+//!   what the host holds for one call of the guest is bounded by the same number;
 //! - **time** is wall clock. Running code is stopped by an epoch tick ([`TICK`] apart), a guest
-//!   that sleeps or waits for a file by dropping its call. A write that was under way in the
-//!   operating system at that moment may still finish;
-//! - **output** bounds standard output and error together; the first byte over it ends the run;
+//!   that sleeps, polls or waits for a file or a response by dropping its call. A write that was
+//!   under way in the operating system at that moment may still finish;
+//! - **output** bounds standard output and error together, and the result of a call beside them;
+//!   the first byte over it ends the run;
 //! - **directories** are opened without following a symbolic link in any component, and the
 //!   guest cannot leave them (`openat2` with `RESOLVE_BENEATH` on Linux). Only regular files and
-//!   directories open: no pipes, sockets or devices. Guests make no symbolic links.
+//!   directories open: no pipes, sockets or devices. Guests make no symbolic links;
+//! - **the network** is closed: no socket is made and no name looked up. `wasi:http` requests go
+//!   to the [`Outgoing`] that the run was given, else each is refused. They end with the run;
+//! - what the host keeps for a component (descriptors, streams, headers, pollables, handles) is
+//!   bounded by fixed numbers; over them a call fails or the guest traps.
 //!
 //! What is not bounded here: the time to compile a module (only its size, [`MODULE_BYTES`] and
-//! [`CODE_BYTES`]), and the bytes a guest writes into a directory it may write.
+//! [`CODE_BYTES`], and what it instantiates), and the bytes a guest writes into a directory it may
+//! write.
 //!
 //! Compiled modules are kept in memory and found again by the SHA-256 of their bytes alone. They
 //! are never written to a disk: what is loaded from one would be machine code that nobody checks.
@@ -27,15 +34,30 @@
 
 mod bounds;
 mod cache;
+mod call;
 mod dirs;
 mod engine;
 mod error;
+mod files;
 mod limiter;
+mod module;
+mod outgoing;
 mod output;
+mod p2;
 mod run;
+mod shape;
+mod value;
 mod wasi;
 
 pub use bounds::{Bounds, Dir, Input};
-pub use engine::{CODE_BYTES, Engine, MODULE_BYTES, Module, TICK};
+pub use call::Call;
+pub use engine::{Engine, TICK};
 pub use error::SandboxError;
+pub use module::Module;
+pub use outgoing::{
+    BODY_BYTES, Body, HEADER_BYTES, HEADERS, Outgoing, PATH_BYTES, REQUESTS, Refusal, Request,
+    Response, Sending,
+};
 pub use run::{Interrupt, Outcome, Status};
+pub use shape::{CODE_BYTES, MODULE_BYTES};
+pub use value::Value;

@@ -2,19 +2,34 @@
 
 use wasmtime::ResourceLimiter;
 
-/// Tables in one module. Compilers make one.
-const TABLES: usize = 8;
+use crate::shape::INSTANCES;
+
+/// How many of a kind one run may have; their bytes are counted together.
+#[derive(Clone, Copy)]
+pub(crate) struct Most {
+    instances: usize,
+    tables: usize,
+    memories: usize,
+}
+
+impl Most {
+    /// Compilers make one table.
+    pub(crate) const MODULE: Self = Self { instances: 1, tables: 8, memories: 1 };
+    /// Programs that load libraries have one instance for each.
+    pub(crate) const COMPONENT: Self = Self { instances: INSTANCES, tables: 64, memories: 16 };
+}
 
 pub(crate) struct Limiter {
     budget: u64,
     used: u64,
     peak: u64,
     refused: bool,
+    most: Most,
 }
 
 impl Limiter {
-    pub(crate) fn new(budget: u64) -> Self {
-        Self { budget, used: 0, peak: 0, refused: false }
+    pub(crate) fn new(budget: u64, most: Most) -> Self {
+        Self { budget, used: 0, peak: 0, refused: false, most }
     }
 
     /// The most bytes that were in use at once.
@@ -67,14 +82,14 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        1
+        self.most.instances
     }
 
     fn tables(&self) -> usize {
-        TABLES
+        self.most.tables
     }
 
     fn memories(&self) -> usize {
-        1
+        self.most.memories
     }
 }

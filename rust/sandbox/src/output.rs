@@ -8,6 +8,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use crate::Value;
 use crate::run::Stop;
 
 /// Bytes a stream takes in one write.
@@ -54,6 +55,16 @@ impl Capture {
 
     pub(crate) fn stream(&self, stream: Stream) -> Sink {
         Sink { capture: self.clone(), stream }
+    }
+
+    /// The result of a call, if its text still fits: it is output like any other.
+    pub(crate) fn room_for(&self, result: Option<Value>) -> wasmtime::Result<Option<Value>> {
+        let size = match &result {
+            None | Some(Value::Nothing) => 0,
+            Some(value) => value.json().len() as u64,
+        };
+        let captured = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if size <= captured.left { Ok(result) } else { Err(Stop::OutputFull.into()) }
     }
 
     /// Everything so far; leaves nothing behind.
@@ -104,7 +115,7 @@ impl StdoutStream for Sink {
         Box::new(self.clone())
     }
 
-    /// Preview 1 never asks for this one.
+    /// Neither preview 1 nor 0.2 asks for this one.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

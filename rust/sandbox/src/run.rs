@@ -8,17 +8,26 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
+use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
 
+use crate::call::Call;
 use crate::engine::{Inner, guarded};
 use crate::error::plain;
+use crate::module::{Linked, Ready};
 use crate::output::Capture;
-use crate::wasi::{self, State};
+use crate::value::{Value, lift};
+use crate::wasi::{self, Guest, State};
 use crate::{Bounds, Engine, Input, Module, SandboxError};
 
 /// Longest run, whatever the bounds say: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long the end of a run waits for requests that were dropped to be gone.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Handles that a component may hold in the tables of the component model, its own and the host's.
+const HANDLES: usize = 4096;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +69,7 @@ impl Status {
 }
 
 /// What a run did and what it cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// How it ended.
     pub status: Status,
@@ -77,6 +86,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Something written is missing from `stdout` or `stderr`.
     pub truncated: bool,
+    /// What a call gave back; `None` for a run, and for a call that did not end well.
+    pub result: Option<Value>,
 }
 
 /// A handle that stops runs from another thread. Clones are the same handle; it stays set.
@@ -116,15 +127,15 @@ pub(crate) enum Stop {
 }
 
 impl Engine {
-    /// Runs a module once, to its end or to its first bound, on the calling thread.
+    /// Runs a command once, to its end or to its first bound, on the calling thread.
     ///
     /// Runs share nothing; several threads may run at once. Do not call this from inside an
     /// asynchronous runtime's own thread: it blocks.
     ///
     /// # Errors
-    /// [`SandboxError::Directory`] and [`SandboxError::Input`] before anything runs;
-    /// [`SandboxError::Forked`] in a child process; [`SandboxError::Internal`] when the sandbox
-    /// itself failed. Whatever the guest does is an [`Outcome`].
+    /// [`SandboxError::Module`], [`SandboxError::Directory`] and [`SandboxError::Input`] before
+    /// anything runs; [`SandboxError::Forked`] in a child process; [`SandboxError::Internal`] when
+    /// the sandbox itself failed. Whatever the guest does is an [`Outcome`].
     pub fn run(
         &self,
         module: &Module,
@@ -132,13 +143,30 @@ impl Engine {
         input: &Input,
         interrupt: Option<&Interrupt>,
     ) -> Result<Outcome, SandboxError> {
-        guarded(|| run(&self.0, module, bounds, input, interrupt))
+        module.command()?;
+        guarded(|| run(&self.0, module, None, bounds, input, interrupt))
+    }
+
+    /// Makes one typed call in a fresh instance, under the same bounds as [`Engine::run`]. The
+    /// text of the result counts as output.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn call(
+        &self,
+        call: &Call,
+        bounds: &Bounds,
+        input: &Input,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Outcome, SandboxError> {
+        guarded(|| run(&self.0, &call.module, Some(call), bounds, input, interrupt))
     }
 }
 
 fn run(
     engine: &Inner,
     module: &Module,
+    call: Option<&Call>,
     bounds: &Bounds,
     input: &Input,
     interrupt: Option<&Interrupt>,
@@ -146,13 +174,15 @@ fn run(
     let end = End::new(bounds.time, interrupt);
     engine.here()?;
     input.check()?;
-    if !wasmtime::Engine::same(&engine.wasm, module.ready.module().engine()) {
+    if !wasmtime::Engine::same(&engine.wasm, module.engine()) {
         return Err(SandboxError::Input("the module was loaded by another engine".into()));
     }
     let clock = engine.clock()?;
     let capture = Capture::new(bounds.output);
-    let mut store = Store::new(&engine.wasm, State::new(bounds, input, &capture)?);
+    let guest = if module.is_component() { Guest::Component } else { Guest::Module };
+    let mut store = Store::new(&engine.wasm, State::new(guest, bounds, input, &capture)?);
     store.set_hostcall_fuel(wasi::call_bytes(bounds.memory));
+    store.set_max_component_handles(HANDLES);
     store.set_fuel(bounds.fuel).map_err(SandboxError::internal)?;
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
@@ -168,34 +198,84 @@ fn run(
         Err(stop.into())
     } else {
         let _ticking = clock.ticking();
-        clock.handle.block_on(until(&end, guest(&mut store, module)))
+        let done = clock.handle.block_on(until(&end, start(&mut store, module, call)));
+        done.and_then(|value| capture.room_for(value))
     };
 
     let left = store.get_fuel().map_err(SandboxError::internal)?;
-    let limiter = &store.data().limiter;
+    let (refused, memory_peak) = (store.data().limiter.refused(), store.data().limiter.peak());
+    // What the guest left under way is dropped with its store, and waited for: nothing of a run
+    // goes on after it.
+    let settled = store.data().requests.settled();
+    drop(store);
+    if let Some(settled) = settled {
+        let _ = clock.handle.block_on(async { timeout(SETTLE, settled).await });
+    }
     let captured = capture.take();
+    let (status, result) = grade(ended, refused);
     Ok(Outcome {
-        status: grade(ended, limiter.refused()),
+        status,
         stdout: captured.stdout,
         stderr: captured.stderr,
         fuel_used: bounds.fuel.saturating_sub(left),
-        memory_peak: limiter.peak(),
+        memory_peak,
         elapsed: end.started.elapsed(),
         truncated: captured.truncated,
+        result,
     })
 }
 
-async fn guest(store: &mut Store<State>, module: &Module) -> wasmtime::Result<()> {
-    let instance = module.ready.instantiate_async(&mut *store).await?;
-    let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
-    start.call_async(store, ()).await
+/// Instantiates the module and does what was asked of it.
+async fn start(
+    store: &mut Store<State>,
+    module: &Module,
+    call: Option<&Call>,
+) -> wasmtime::Result<Option<Value>> {
+    match (&module.ready, call) {
+        (Ready::Module(pre), _) => {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+            start.call_async(store, ()).await?;
+            Ok(None)
+        }
+        (Ready::Component(linked), Some(call)) => invoke(store, linked, call).await.map(Some),
+        (Ready::Component(linked), None) => {
+            let run = linked.run.as_ref().ok_or_else(|| wasmtime::format_err!("no command"))?;
+            command(store, linked, run).await.map(|()| None)
+        }
+    }
+}
+
+async fn command(
+    store: &mut Store<State>,
+    linked: &Linked,
+    run: &ComponentExportIndex,
+) -> wasmtime::Result<()> {
+    let instance = linked.pre.instantiate_async(&mut *store).await?;
+    let run = instance.get_typed_func::<(), (Result<(), ()>,)>(&mut *store, run)?;
+    match run.call_async(store, ()).await? {
+        (Ok(()),) => Ok(()),
+        (Err(()),) => Err(Stop::Exit(1).into()),
+    }
+}
+
+async fn invoke(store: &mut Store<State>, linked: &Linked, call: &Call) -> wasmtime::Result<Value> {
+    let instance = linked.pre.instantiate_async(&mut *store).await?;
+    let function = instance.get_func(&mut *store, &call.function);
+    let function = function.ok_or_else(|| wasmtime::format_err!("no such function"))?;
+    let mut results = vec![Val::Bool(false); usize::from(call.result.is_some())];
+    function.call_async(store, &call.args, &mut results).await?;
+    Ok(match (results.pop(), &call.result) {
+        (Some(val), Some(ty)) => lift(val, ty),
+        _ => Value::Nothing,
+    })
 }
 
 /// The guest's own end, or the drop of a guest that waits in a host call.
-async fn until(
+async fn until<T>(
     end: &End,
-    guest: impl Future<Output = wasmtime::Result<()>>,
-) -> wasmtime::Result<()> {
+    guest: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
     let mut guest = pin!(guest);
     let mut clock = pin!(sleep_until(end.at.into()));
     let mut interrupt = pin!(end.interrupted());
@@ -246,21 +326,24 @@ impl End {
 
 /// A guest that was refused memory and then faults is out of memory: that is how allocators and
 /// language runtimes give up.
-fn grade(ended: wasmtime::Result<()>, refused: bool) -> Status {
-    let Err(error) = ended else { return Status::Ok };
-    if let Some(stop) = error.downcast_ref::<Stop>() {
-        return match stop {
-            Stop::Exit(0) => Status::Ok,
-            Stop::Exit(code) => Status::Exit(*code),
-            Stop::TimedOut => Status::TimedOut,
-            Stop::OutputFull => Status::OutputFull,
-            Stop::Interrupted => Status::Interrupted,
-        };
-    }
-    match error.downcast_ref::<Trap>() {
+fn grade(ended: wasmtime::Result<Option<Value>>, refused: bool) -> (Status, Option<Value>) {
+    let error = match ended {
+        Ok(result) => return (Status::Ok, result),
+        Err(error) => error,
+    };
+    let exit = |code| if code == 0 { Status::Ok } else { Status::Exit(code) };
+    let stopped = error.downcast_ref::<Stop>().map(|stop| match stop {
+        Stop::Exit(code) => exit(*code),
+        Stop::TimedOut => Status::TimedOut,
+        Stop::OutputFull => Status::OutputFull,
+        Stop::Interrupted => Status::Interrupted,
+    });
+    let exited = error.downcast_ref::<I32Exit>().map(|code| exit(code.0));
+    let status = stopped.or(exited).unwrap_or_else(|| match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Status::OutOfFuel,
         _ if refused => Status::OutOfMemory,
         Some(trap) => Status::Trap(trap.to_string()),
         None => Status::Trap(plain(&error)),
-    }
+    });
+    (status, None)
 }

@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Extern, Linker, bail};
+use wasmtime_wasi::filesystem::WasiFilesystemView;
 use wasmtime_wasi::p1::types::{Errno, Fd, Filetype, Lookupflags};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
 use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_async};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{ResourceTableError, WasiCtxBuilder, WasiView};
+use wasmtime_wasi::{ResourceTableError, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use wiggle::{GuestMemory, GuestPtr};
 
-use crate::limiter::Limiter;
+use crate::files::{Files, Held};
+use crate::limiter::{Limiter, Most};
+use crate::outgoing::Requests;
 use crate::output::{Capture, Stream};
 use crate::run::Stop;
 use crate::{Bounds, Input, SandboxError, dirs};
@@ -22,6 +26,8 @@ pub(crate) const WASI: &str = "wasi_snapshot_preview1";
 const OPEN_FILES: usize = 64;
 /// Standard streams, and room for what one `poll_oneoff` needs.
 const OPEN_OTHER: usize = 32;
+/// Everything that a component may hold of the host's: descriptors, streams, headers, pollables.
+const HELD: usize = 512;
 /// Bytes of one `random_get`.
 const RANDOM_BYTES: u64 = 1 << 20;
 /// Most bytes the host copies in one call of the guest, and the least it must be able to.
@@ -34,11 +40,22 @@ pub(crate) struct State {
     wasi: WasiP1Ctx,
     /// Descriptors of write-only directories, and of all that was opened through them.
     blind: BTreeSet<i32>,
+    /// The same for a component.
+    held: Held,
+    pub(crate) requests: Requests,
     pub(crate) limiter: Limiter,
+}
+
+/// Who will own a state: each kind of guest has its own bounds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guest {
+    Module,
+    Component,
 }
 
 impl State {
     pub(crate) fn new(
+        guest: Guest,
         bounds: &Bounds,
         input: &Input,
         capture: &Capture,
@@ -54,14 +71,39 @@ impl State {
             dirs::preopen(&mut wasi, dir)?;
         }
         let blind = (FIRST_DIR..).zip(&bounds.dirs).filter(|(_, dir)| !dir.read);
+        let (most, room) = match guest {
+            Guest::Module => (Most::MODULE, OPEN_FILES + OPEN_OTHER + bounds.dirs.len()),
+            Guest::Component => (Most::COMPONENT, HELD),
+        };
         let mut state = Self {
             blind: blind.map(|(fd, _)| fd).collect(),
+            held: Held::new(bounds.dirs.iter().map(|dir| dir.read).collect()),
             wasi: wasi.build_p1(),
-            limiter: Limiter::new(bounds.memory),
+            requests: Requests::new(input.outgoing.clone()),
+            limiter: Limiter::new(bounds.memory, most),
         };
-        let room = OPEN_FILES + OPEN_OTHER + bounds.dirs.len();
         state.wasi.ctx().table.set_max_capacity(room);
         Ok(state)
+    }
+
+    pub(crate) fn files(&mut self) -> Files<'_> {
+        Files { all: self.wasi.filesystem(), held: &mut self.held }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.requests.hooks,
+            table: self.wasi.ctx().table,
+            ctx: &mut self.requests.context,
+        }
     }
 }
 

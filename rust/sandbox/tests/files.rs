@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use moat_sandbox::{Bounds, Dir, Engine, Input, Module, Outcome, SandboxError, Status};
-use support::{c, go, plenty, wat};
+use support::{c, go, plenty, tree, wat};
 
 const ACCES: Status = Status::Exit(2);
 const BADF: Status = Status::Exit(8);
@@ -32,12 +32,7 @@ struct Yard {
 
 impl Yard {
     fn new() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        fs::create_dir_all(root.join("in/sub")).unwrap();
-        fs::write(root.join("in/note"), "note").unwrap();
-        fs::write(root.join("in/sub/deep"), "deep").unwrap();
-        fs::write(root.join("secret"), "secret").unwrap();
+        let (folder, root) = tree();
         let engine = Engine::new().unwrap();
         let files = c(&engine, "files")?;
         Some(Self { _folder: folder, root, engine, files })

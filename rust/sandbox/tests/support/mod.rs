@@ -1,11 +1,12 @@
 //! Guests and bounds shared by the tests.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use moat_sandbox::{Bounds, Engine, Input, Module, Outcome};
+use moat_sandbox::{Bounds, Engine, Input, Module, Outcome, SandboxError, Value};
 
 pub fn guests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests")
@@ -32,7 +33,18 @@ pub fn c(engine: &Engine, name: &str) -> Option<Module> {
         eprintln!("skipped: no clang for wasm32-wasi");
         return None;
     }
-    Some(engine.load(&std::fs::read(made).unwrap(), None).unwrap())
+    Some(engine.load(&fs::read(made).unwrap(), None).unwrap())
+}
+
+/// A folder with a tree to grant (`in/`) and a secret beside it.
+pub fn tree() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::create_dir_all(root.join("in/sub")).unwrap();
+    fs::write(root.join("in/note"), "note").unwrap();
+    fs::write(root.join("in/sub/deep"), "deep").unwrap();
+    fs::write(root.join("secret"), "secret").unwrap();
+    (folder, root)
 }
 
 pub fn plenty() -> Bounds {
@@ -47,4 +59,20 @@ pub fn plenty() -> Bounds {
 
 pub fn go(engine: &Engine, module: &Module, bounds: &Bounds) -> Outcome {
     engine.run(module, bounds, &Input::default(), None).unwrap()
+}
+
+/// One typed call, prepared and made.
+pub fn call(
+    engine: &Engine,
+    module: &Module,
+    bounds: &Bounds,
+    name: &str,
+    args: &[Value],
+) -> Result<Outcome, SandboxError> {
+    let call = module.call(name, &Value::List(args.to_vec()))?;
+    engine.call(&call, bounds, &Input::default(), None)
+}
+
+pub fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
 }

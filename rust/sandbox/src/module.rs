@@ -1,0 +1,146 @@
+//! A compiled module or component, linked to what it may import.
+
+use std::sync::Arc;
+
+use wasmtime::component::{self, Component, ComponentExportIndex, types};
+use wasmtime::{ExternType, InstancePre};
+
+use crate::SandboxError;
+use crate::error::{plain, printable};
+use crate::shape::Kind;
+use crate::wasi::{State, WASI};
+
+/// A compiled module or component. Cheap to clone.
+#[derive(Clone)]
+pub struct Module {
+    pub(crate) ready: Ready,
+    sha256: [u8; 32],
+}
+
+/// What was compiled, with every import resolved.
+#[derive(Clone)]
+pub(crate) enum Ready {
+    Module(InstancePre<State>),
+    Component(Arc<Linked>),
+}
+
+/// A component, and where its command starts if it is one.
+pub(crate) struct Linked {
+    pub(crate) pre: component::InstancePre<State>,
+    pub(crate) run: Option<ComponentExportIndex>,
+}
+
+/// The functions that guests may import, for either kind.
+pub(crate) struct Linkers {
+    pub(crate) module: wasmtime::Linker<State>,
+    pub(crate) component: component::Linker<State>,
+}
+
+/// The interface of a command, in the oldest version that stands for every later one of 0.2.
+const RUN: &str = "wasi:cli/run@0.2.0";
+
+impl Module {
+    /// SHA-256 of the bytes that were compiled.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// Whether it is a component, and not a core module.
+    #[must_use]
+    pub fn is_component(&self) -> bool {
+        matches!(self.ready, Ready::Component(_))
+    }
+
+    /// Refuses a component that is no command: [`crate::Engine::run`] would.
+    ///
+    /// # Errors
+    /// [`SandboxError::Module`].
+    pub fn command(&self) -> Result<(), SandboxError> {
+        match &self.ready {
+            Ready::Component(linked) if linked.run.is_none() => {
+                let text = "it exports no `wasi:cli/run`; call one of its functions instead";
+                Err(SandboxError::Module(text.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        match &self.ready {
+            Ready::Module(pre) => pre.module().engine(),
+            Ready::Component(linked) => linked.pre.engine(),
+        }
+    }
+}
+
+/// The module, and the bytes of memory that it is.
+pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    linkers: &Linkers,
+    bytes: &[u8],
+    kind: Kind,
+    sha256: [u8; 32],
+) -> Result<(Module, usize), SandboxError> {
+    let (ready, image) = match kind {
+        Kind::Module => core(engine, linkers, bytes)?,
+        Kind::Component => component(engine, linkers, bytes)?,
+    };
+    Ok((Module { ready, sha256 }, image))
+}
+
+fn core(
+    engine: &wasmtime::Engine,
+    linkers: &Linkers,
+    bytes: &[u8],
+) -> Result<(Ready, usize), SandboxError> {
+    let module = wasmtime::Module::from_binary(engine, bytes)
+        .map_err(|error| SandboxError::Module(plain(&error)))?;
+    for import in module.imports() {
+        if import.module() != WASI {
+            let name = format!("`{}::{}`", import.module(), import.name());
+            return Err(SandboxError::Import(printable(&name)));
+        }
+    }
+    match module.get_export("_start") {
+        Some(ExternType::Func(f)) if f.params().len() == 0 && f.results().len() == 0 => {}
+        _ => {
+            let text = "it exports no function `_start`; build a command, not a library";
+            return Err(SandboxError::Module(text.into()));
+        }
+    }
+    let ready = linkers.module.instantiate_pre(&module);
+    let ready = ready.map_err(|error| SandboxError::Import(plain(&error)))?;
+    let image = module.image_range();
+    Ok((Ready::Module(ready), image.end.addr().saturating_sub(image.start.addr())))
+}
+
+fn component(
+    engine: &wasmtime::Engine,
+    linkers: &Linkers,
+    bytes: &[u8],
+) -> Result<(Ready, usize), SandboxError> {
+    let component = Component::from_binary(engine, bytes)
+        .map_err(|error| SandboxError::Module(plain(&error)))?;
+    let pre = linkers.component.instantiate_pre(&component);
+    let pre = pre.map_err(|error| SandboxError::Import(plain(&error)))?;
+    let image = component.image_range();
+    let size = image.end.addr().saturating_sub(image.start.addr());
+    let run = command(&component);
+    Ok((Ready::Component(Arc::new(Linked { pre, run })), size))
+}
+
+/// The function `run: func() -> result` of `wasi:cli/run`.
+fn command(component: &Component) -> Option<ComponentExportIndex> {
+    let run = component.get_export_index(None, RUN)?;
+    let (item, index) = component.get_export(Some(&run), "run")?;
+    let types::ComponentItem::ComponentFunc(function) = item else { return None };
+    let mut results = function.results();
+    let plain = match (results.next(), results.next()) {
+        (Some(types::Type::Result(result)), None) => {
+            result.ok().is_none() && result.err().is_none()
+        }
+        _ => false,
+    };
+    (plain && function.params().len() == 0).then_some(index)
+}

@@ -23,6 +23,7 @@ __all__ = [
     "Control",
     "Decision",
     "Denial",
+    "Egress",
     "Gate",
     "Grant",
     "Host",
@@ -47,6 +48,7 @@ __all__ = [
     "hand_on",
     "keep_apart",
     "read_log",
+    "read_url",
     "verify_log",
 ]
 
@@ -636,6 +638,47 @@ class Decision:
         """A few lines for a person: what was asked, what refused it, where, what to do next."""
     def to_dict(self) -> dict[str, Any]: ...
     def __bool__(self) -> NoReturn: ...
+
+@final
+class Egress:
+    """Sends the requests that the token of an open permit names, and no others (spec/egress.md)."""
+
+    def __new__(
+        cls,
+        *,
+        anchors: Sequence[bytes],
+        resolver: Callable[[str], Iterable[str]] | None,
+        timeout: timedelta,
+        request_bytes: int,
+        response_bytes: int,
+    ) -> Self:
+        """Trust public issuers and ``anchors`` (certificates in DER).
+
+        ``resolver`` gives the addresses of a name; ``None`` is the system's. ``timeout`` is for a
+        whole request, the numbers of bytes are for its body and that of its answer. Raises
+        ``MalformedInput`` for an anchor that is no certificate.
+        """
+    def send(
+        self,
+        permit: Permit,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, bytes]],
+        body: bytes,
+        secrets: Sequence[tuple[str, str]],
+    ) -> tuple[int, list[tuple[str, bytes]], bytes]:
+        """Send one request: status, headers and body of its answer.
+
+        ``secrets`` are handles and values. Raises ``Denied`` where the permit is not open, and
+        ``EgressDenied`` with ``reason`` and ``host``.
+        """
+
+def read_url(url: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path with query of a URL that every parser reads alike.
+
+    Raises ``EgressDenied`` (``url_refused``) for every other.
+    """
 
 @final
 class Gate:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class MoatError(Exception):
     """The base of every exception here.
 
-    ``reason`` is a stable snake_case code where there is one (``moat.REASONS`` lists them).
+    ``reason`` is a stable snake_case code where there is one: ``moat.REASONS`` lists the gate's,
+    spec/egress.md those of requests.
     """
 
     reason: str | None = None
@@ -90,9 +91,10 @@ class LimitExceeded(SandboxError):
 
 
 class EgressDenied(SandboxError):
-    """Code that asked for a host its token does not name."""
+    """A request that its token does not allow, or that ended early (spec/egress.md)."""
 
-    host: str
+    host: str | None = None
+    """Host and port of its URL, where that could be read."""
 
 
 class KeysExposed(SandboxError):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import posixpath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+import yarl
 
 from moat import Pattern, canonicalize
-from moat.errors import MalformedInput
+from moat._native import read_url
+from moat.errors import EgressDenied, MalformedInput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +74,59 @@ def test_urls_are_refused_or_read_as_whatwg_says(external: Path) -> None:
             assert not case["username"] + case["password"] + case["search"] + case["hash"]
     assert taken > 80, "many inputs have a canonical spelling"
     assert strict > 10, "some are canonical already"
+
+
+def sent(url: str) -> tuple[str, str, int, str] | None:
+    """What a request would be sent to; None where it is refused."""
+    try:
+        return read_url(url)
+    except EgressDenied:
+        return None
+
+
+def test_what_a_request_is_sent_to_is_what_other_parsers_read(external: Path) -> None:
+    text = (external / "whatwg-url" / "urltestdata.json").read_text(encoding="utf-8")
+    cases = [case for case in json.loads(text) if isinstance(case, dict)]
+    urls = {case[key] for case in cases for key in ("input", "href") if case.get(key)}
+    taken = 0
+    for url in urls:
+        if any("\ud800" <= char <= "\udfff" for char in url) or not (read := sent(url)):
+            continue
+        taken += 1
+        scheme, host, port, path = read
+        name = host.strip("[]")
+        standard = {"https": 443, "http": 80}[scheme]
+        split = urlsplit(url)
+        assert (split.scheme, split.hostname, split.port or standard) == (scheme, name, port)
+        assert (split.path or "/") + ("?" + split.query if split.query else "") == path.rstrip("?")
+        other = httpx.URL(url)
+        where = (other.raw_scheme.decode(), other.raw_host.decode(), other.port or standard)
+        assert where == (scheme, name, port)
+        assert other.raw_path.decode() == path
+        third = yarl.URL(url)
+        assert (third.scheme, third.raw_host, third.port) == (scheme, name, port)
+        assert (third.raw_path_qs or "/").rstrip("?") == path.rstrip("?")
+    assert taken > 80, f"{taken} URLs are read"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://allowed.test\\@evil.test/",
+        "http://evil.test\t/",
+        "HTTP://evil.test/",
+        "http://a@evil.test/",
+        "http://evil.test./",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://evil.test:80/",
+        "http://evil.test/%2e%2e/",
+        "http://\u0435vil.test/",
+    ],
+)
+def test_what_parsers_read_differently_is_sent_nowhere(url: str) -> None:
+    assert sent(url) is None
 
 
 def test_no_traversal_leaves_its_tree(external: Path) -> None:

@@ -122,14 +122,16 @@ reasons! {
     Internal = "internal" in Gate,
 }
 
-macro_rules! axes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
-        /// One thing a link states and a child may only narrow.
+/// Declares an enum of which every value has one stable code, in an order that `ALL` keeps.
+#[macro_export]
+macro_rules! codes {
+    ($kind:ident, $about:literal; $($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+        #[doc = $about]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Axis { $($(#[$doc])* $name,)* }
+        pub enum $kind { $($(#[$doc])* $name,)* }
 
-        impl Axis {
-            /// Every axis.
+        impl $kind {
+            /// Every value, in order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The stable code.
@@ -141,7 +143,8 @@ macro_rules! axes {
     };
 }
 
-axes! {
+codes! {
+    Axis, "One thing a link states and a child may only narrow.";
     /// The resource of a grant.
     Resource = "resource",
     /// The actions of a grant.

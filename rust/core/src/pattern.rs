@@ -19,6 +19,7 @@ use std::hash::{Hash, Hasher};
 
 pub use canonical::canonicalize;
 pub use index::Index;
+pub use text::shown;
 
 use crate::error::Result;
 use host::{Shape, default_port, split_port};

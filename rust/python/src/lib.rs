@@ -5,6 +5,7 @@ mod audit;
 mod caveat;
 mod convert;
 mod decision;
+mod egress;
 mod fault;
 mod gate;
 mod host;
@@ -29,6 +30,8 @@ mod _native {
     use crate::caveat::{AnyArgs, Denial, Grant, Limits, Pattern, canonicalize};
     #[pymodule_export]
     use crate::decision::Decision;
+    #[pymodule_export]
+    use crate::egress::{Egress, read_url};
     #[pymodule_export]
     use crate::gate::{Gate, check_rules};
     #[pymodule_export]

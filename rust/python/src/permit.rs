@@ -45,6 +45,20 @@ impl Permit {
         &self.protected
     }
 
+    /// The message and chain that were allowed.
+    pub(crate) fn verified(&self) -> &moat_core::guard::Verified {
+        self.permit.verified()
+    }
+
+    /// Refuses a permit that is not open.
+    pub(crate) fn check_open(&self, py: Python<'_>) -> Result<()> {
+        if self.permit.is_open() {
+            return Ok(());
+        }
+        let detail = "the permit is not open; act inside `with permit:`";
+        Err(self.refuse(py, Error::new(Reason::PermitSpent, detail)))
+    }
+
     /// Compares the code that is to run.
     pub(crate) fn check_code(&self, py: Python<'_>, digest: &[u8; 32]) -> Result<()> {
         let effect = Effect { code: Some(digest), ..Effect::default() };
@@ -107,10 +121,7 @@ impl Permit {
     }
 
     fn record(&self, py: Python<'_>, result: &[u8]) -> Result<()> {
-        if !self.permit.is_open() {
-            let detail = "the permit is not open; record a result inside `with permit:`";
-            return Err(self.refuse(py, Error::new(Reason::PermitSpent, detail)));
-        }
+        self.check_open(py)?;
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(sha256(result));
         Ok(())
     }

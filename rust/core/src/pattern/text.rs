@@ -186,7 +186,8 @@ pub(super) fn decode(text: &str) -> Cow<'_, str> {
 }
 
 /// A text from outside, made fit for an error: escaped and cut to 120 characters.
-pub(super) fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     let mut shown: String = text.escape_debug().take(121).collect();
     if let Some((cut, _)) = shown.char_indices().nth(120) {
         shown.truncate(cut);

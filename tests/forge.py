@@ -273,6 +273,8 @@ class Claim(IntEnum):
 
 Grant = tuple[str, tuple[str, ...], Any]
 Denial = tuple[str, tuple[str, ...]]
+Required = tuple[str, str, tuple[bytes, ...], int, int]
+"""Kind, predicate type, signers, threshold and seconds."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,7 @@ class Terms:
     iat: int = NOW - 10
     further: int = 4
     aud: bytes | None = None
+    attestations: tuple[Required, ...] = ()
 
     def limits(self) -> dict[int, Any]:
         """The map of limits."""
@@ -317,6 +320,10 @@ class Terms:
             Claim.ALLOW: [[r, sorted(a), x] for r, a, x in sorted(self.allow, key=text)],
             Claim.DENY: [[r, sorted(a)] for r, a in sorted(self.deny, key=text)],
             Claim.LIMITS: self.limits(),
+            Claim.ATTESTATIONS: [
+                [kind, uri, sorted(keys), threshold, age]
+                for kind, uri, keys, threshold, age in sorted(self.attestations)
+            ],
         }
 
 

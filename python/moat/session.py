@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Identity,
         Limits,
         Permit,
+        Requirement,
         SandboxOutcome,
         Token,
     )
@@ -98,6 +99,7 @@ class Narrowing(TypedDict, total=False):
     not_before: datetime | int
     depth: int
     audience: AgentId
+    attestations: Iterable[Requirement]
 
 
 class Session:

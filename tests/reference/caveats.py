@@ -62,6 +62,18 @@ class Caveats:
     not_before: int = 0
     depth: int = 0
     audience: str | None = None
+    attestations: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """That so many of these signers have said this of what runs, at most so many seconds ago."""
+
+    kind: str
+    predicate: str
+    signers: frozenset[bytes]
+    threshold: int
+    age: int
 
 
 def covers(parent: Caveats, child: Caveats) -> tuple[bool, str | None]:
@@ -91,6 +103,8 @@ def widened(parent: Caveats, child: Caveats) -> list[str]:
         axes.append("depth")
     if parent.audience is not None and child.audience != parent.audience:
         axes.append("audience")
+    if not all(_requirement_kept(child.attestations, mine) for mine in parent.attestations):
+        axes.append("attestations")
     return axes
 
 
@@ -150,6 +164,17 @@ def _denial_kept(deny: Iterable[Denial], parent: Denial) -> bool:
         _covers(denial.resource, parent.resource)
         and all(_names(denial.actions, action) for action in parent.actions)
         for denial in deny
+    )
+
+
+def _requirement_kept(child: Iterable[Requirement], parent: Requirement) -> bool:
+    """Whether one requirement of the child is at least as strict on every count."""
+    return any(
+        (one.kind, one.predicate) == (parent.kind, parent.predicate)
+        and one.signers <= parent.signers
+        and one.threshold >= parent.threshold
+        and one.age <= parent.age
+        for one in child
     )
 
 

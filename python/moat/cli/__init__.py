@@ -12,6 +12,7 @@ import click
 import moat
 from moat.cli import (
     agents,
+    attest,
     audit,
     backups,
     bench,
@@ -81,7 +82,7 @@ def cli() -> None:
 
 
 for command in (
-    state.init, identities.identity, agents.agent, tokens.token,
+    state.init, identities.identity, agents.agent, tokens.token, attest.attest,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
     backups.backup, run.run, watch.watch, audit.audit, doctor.doctor, bench.bench,
     completion.completion,

@@ -14,7 +14,16 @@ from moat import Limits, Token, _files, _show
 from moat.cli import completers, failure
 from moat.cli.app import App, common, read_token
 from moat.cli.failure import CommandError, fail
-from moat.cli.units import NONE, Count, DenialText, Duration, Folder, GrantText, Size
+from moat.cli.units import (
+    NONE,
+    Count,
+    DenialText,
+    Duration,
+    Folder,
+    GrantText,
+    RequirementText,
+    Size,
+)
 from moat.errors import AuditUnavailable, MoatError
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from moat import AgentId, Denial, Grant, Identity
+    from moat.cli.units import Required
 
     class Terms(TypedDict):
         """What ``terms`` asks for."""
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
         write: tuple[str, ...]
         depth: int | None
         audience: str | None
+        require: tuple[Required, ...]
         out: Path | None
 
 
@@ -77,6 +88,10 @@ def terms(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--read", type=Folder(), multiple=True, help="Tree code may read, or none."),
         click.option("--write", type=Folder(), multiple=True, help="Tree code may write, or none."),
         click.option("--depth", type=click.IntRange(0, 15), help="Further delegations allowed."),
+        click.option(
+            "--require", type=RequirementText(), multiple=True, metavar="'KIND SIGNERS AGE'",
+            help="Let only code (skill, tool) run that is attested: 'code alice,bob 30d'.",
+        ),
         click.option("--gate-only", "audience", metavar="DID", help="Bind it to one gate's key."),
         click.option(
             "--by", metavar="NAME", shell_complete=completers.agents, help="Whose key signs.",
@@ -117,6 +132,7 @@ def issue(
         expires_in=expires,
         depth=asked["depth"] or 0,
         audience=_audience(app, asked["audience"]),
+        attestations=[one.of(app.agent) for one in asked["require"]],
     )
     deliver(app, made, asked["out"])
 
@@ -140,6 +156,7 @@ def attenuate(
         expires_in=expires,
         depth=asked["depth"],
         audience=_audience(app, asked["audience"]),
+        attestations=[one.of(app.agent) for one in asked["require"]],
     )
     deliver(app, made, asked["out"])
 

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::attest::{Attestation, Kind, Predicate, Vouched};
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
-    Alerted, ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Registered, Rules,
-    Summary, Unused,
+    Alerted, Attested, ControlSeen, Decision, Entry, LinkSeen, Outcome, Recovered, Registered,
+    Rules, Summary, Unused,
 };
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
@@ -25,11 +26,13 @@ mod links;
 mod snapshot;
 mod streams;
 mod withdrawn;
+mod words;
 
 use links::Links;
 use streams::Streams;
 pub use withdrawn::Scope;
 use withdrawn::{Author, Withdrawals};
+use words::Words;
 
 /// The fold of a log.
 #[derive(Clone, Debug)]
@@ -40,6 +43,7 @@ pub struct State {
     suspended: Withdrawals,
     links: Links,
     registry: Registry,
+    words: Words,
     nonces: BTreeSet<(u64, String)>,
     /// Decisions without an outcome.
     pending: BTreeSet<u64>,
@@ -58,6 +62,7 @@ impl Default for State {
             suspended: Withdrawals::new(Reason::Suspended),
             links: Links::default(),
             registry: Registry::default(),
+            words: Words::default(),
             nonces: BTreeSet::new(),
             pending: BTreeSet::new(),
             monitor: Monitor::default(),
@@ -120,6 +125,27 @@ impl State {
             }
         }
         self.registry.check(registration)
+    }
+
+    /// What a signer has said about a digest, unless the signer is revoked or suspended here.
+    #[must_use]
+    pub fn vouched(
+        &self,
+        digest: &Hash256,
+        kind: Kind,
+        predicate: Predicate,
+        signer: &AgentId,
+    ) -> Option<Vouched> {
+        let subject = self.registry.subject(signer);
+        let barred = self.revoked.bars(signer)
+            || self.suspended.bars(signer)
+            || self.suspended.bars(&subject);
+        self.words.get(digest, kind, predicate, signer).filter(|_| !barred)
+    }
+
+    /// Refuses a statement that says nothing new, or for which there is no room.
+    pub fn check_attestation(&self, attestation: &Attestation) -> Result<()> {
+        self.words.check(attestation.vouched())
     }
 
     /// The target under which an agent is suspended, whichever of its keys is named.
@@ -259,6 +285,11 @@ impl State {
             Registered::KIND => {
                 let registration = Registered::from_body(body)?.registration()?;
                 self.registry.apply(&registration, time)
+            }
+            Attested::KIND => {
+                let attestation = Attested::from_body(body)?.attestation()?;
+                attestation.vouched().for_each(|word| self.words.add(&word));
+                Ok(())
             }
             Recovered::KIND => {
                 self.settle(&Recovered::from_body(body)?.pending);

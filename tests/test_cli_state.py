@@ -63,6 +63,7 @@ def test_the_commands_are_these() -> None:
         "audit prune", "audit accept", "backup",
         "watch", "bench", "completion", "revoke", "restore", "suspend", "resume", "doctor",
         "agent register", "agent rotate", "agent list", "agent history", "run", "demo",
+        "attest sign", "attest verify", "attest add",
     }  # fmt: skip
 
 

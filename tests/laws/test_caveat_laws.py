@@ -233,6 +233,8 @@ def test_a_gate_lets_through_what_narrows_and_is_permitted_and_nothing_else(
         assert decision.link == next(n for n, axes in enumerate(wide, 1) if axes)
     elif not reference.chain_permits(models, *asked):
         assert decision.reason in {"not_granted", "forbidden"}
+    elif reference.must_be_attested(models, resource):
+        assert decision.reason == "not_attested"
     else:
         assert decision.allowed
         assert decision.permit is not None

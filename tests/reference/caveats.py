@@ -131,6 +131,13 @@ def chain_permits(
     return bool(links) and all(permits(link, action, resource, args)[0] for link in links)
 
 
+def must_be_attested(links: Sequence[Caveats], resource: str) -> bool:
+    """Whether a request that names no digest is refused for what a link requires."""
+    scheme = resource.partition("://")[0]
+    kind = {"code": "code", "mcp": "tool", "skill": "skill", "tool": "tool"}.get(scheme)
+    return any(one.kind == kind for link in links for one in link.attestations)
+
+
 def meet(links: Sequence[Caveats], number: str) -> int:
     """The smallest value of one numeric limit in the chain."""
     return min(link.numbers[number] for link in links)

@@ -145,7 +145,9 @@ pub(crate) struct Requirement(pub(crate) caveat::Requirement);
 #[pymethods]
 impl Requirement {
     #[new]
-    #[pyo3(signature = (kind, signers, *, max_age, threshold=1, predicate=Predicate::Manifest.uri()))]
+    #[pyo3(signature = (
+        kind, signers, *, max_age, threshold=1, predicate=Predicate::Manifest.uri()
+    ))]
     fn new(
         kind: &str,
         signers: &Bound<'_, PyAny>,

@@ -61,9 +61,7 @@ def _good() -> Iterator[Case]:
         ("code", MANIFEST, (WORKER.public,), 1, 59),
         ("tool", MANIFEST, (ROOT.public,), 1, 1),
     )
-    made = first(attestations=vouched)
-    yield token("attested code", "code may have to be attested", made)
-    made = made.then(WORKER, attestations=tighter)
+    made = first(attestations=vouched).then(WORKER, attestations=tighter)
     yield token("tighter attestations", "a child tightens and adds", made)
     yield token("every action", "`*` alone is every action", first(allow=(EVERY,)))
     yield token(

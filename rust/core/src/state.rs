@@ -143,7 +143,7 @@ impl State {
         self.words.get(digest, kind, predicate, signer).filter(|_| !barred)
     }
 
-    /// Refuses a statement that says nothing new, or for which there is no room.
+    /// Refuses a statement that says nothing new.
     pub fn check_attestation(&self, attestation: &Attestation) -> Result<()> {
         self.words.check(attestation.vouched())
     }
@@ -288,7 +288,7 @@ impl State {
             }
             Attested::KIND => {
                 let attestation = Attested::from_body(body)?.attestation()?;
-                attestation.vouched().for_each(|word| self.words.add(&word));
+                self.words.add(attestation.vouched());
                 Ok(())
             }
             Recovered::KIND => {

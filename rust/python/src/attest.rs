@@ -146,7 +146,7 @@ pub(crate) struct Requirement(pub(crate) caveat::Requirement);
 impl Requirement {
     #[new]
     #[pyo3(signature = (
-        kind, signers, *, max_age, threshold=1, predicate=Predicate::Manifest.uri()
+        kind, signers, *, max_age, threshold=1, predicate="urn:moat:manifest:v1"
     ))]
     fn new(
         kind: &str,

@@ -106,5 +106,9 @@ impl Draft<'_> {
 /// SHA-256 of the canonical JSON (RFC 8785) of a tool's description, an object in any spelling.
 pub fn tool_digest(description: &[u8]) -> Result<Hash256> {
     let object = json::object(description, "the description")?;
-    Ok(sha256(&args::encode(&Value::Object(object))?))
+    let canonical = args::encode(&Value::Object(object)).map_err(|error| {
+        let detail = "the description has no canonical JSON (RFC 8785) of at most 32 KiB";
+        Error::new(error.reason, detail)
+    });
+    Ok(sha256(&canonical?))
 }

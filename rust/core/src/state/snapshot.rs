@@ -168,14 +168,15 @@ impl State {
                 table.add(target, by, scope);
             }
             Item::Word { of, kind, predicate, signer, issued, statement } => {
-                self.words.add(&Vouched {
+                let word = Vouched {
                     subject: unhex(&of)?,
                     kind: Kind::parse(&kind)?,
                     predicate: Predicate::parse(&predicate)?,
                     signer: agent_of(&signer)?,
                     issued,
                     statement: unhex(&statement)?,
-                });
+                };
+                self.words.add(std::iter::once(word));
             }
             Item::Nonce { expires, nonce } => drop(self.nonces.insert((expires, nonce))),
             Item::Stream { holder, stream, newest, used, expires, principal } => {

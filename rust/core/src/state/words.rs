@@ -26,34 +26,33 @@ impl Words {
         self.0.get(&about).map(|word| vouched(&about, word))
     }
 
-    /// Refuses words of which none is news, and more than there is room for.
-    pub(super) fn check(&self, words: impl Iterator<Item = Vouched>) -> Result<()> {
-        let (mut news, mut more) = (false, 0);
-        for word in words {
-            let known = self.0.get(&about(&word));
-            news |= known.is_none_or(|(issued, _)| word.issued > *issued);
-            more += usize::from(known.is_none());
+    /// Refuses words of which none is news.
+    pub(super) fn check(&self, mut words: impl Iterator<Item = Vouched>) -> Result<()> {
+        let newer = |word: &Vouched| {
+            self.0.get(&about(word)).is_none_or(|(issued, _)| word.issued > *issued)
+        };
+        if words.any(|word| newer(&word)) {
+            return Ok(());
         }
-        if !news {
-            let detail = "nothing in this statement is newer than what was taken up before";
-            return Err(Error::new(Reason::Replayed, detail));
-        }
-        if self.0.len() + more > limits::VOUCHED {
-            let detail = format!(
-                "there is no room for {more} more words about digests, at most {} are kept",
-                limits::VOUCHED
-            );
-            return Err(Error::new(Reason::TooLarge, detail));
-        }
-        Ok(())
+        let detail = "nothing in this statement is newer than what was taken up before";
+        Err(Error::new(Reason::Replayed, detail))
     }
 
-    /// Takes in a word, unless a newer one of the same signer stands.
-    pub(super) fn add(&mut self, word: &Vouched) {
-        let said = (word.issued, word.statement);
-        let kept = self.0.entry(about(word)).or_insert(said);
-        if word.issued > kept.0 {
-            *kept = said;
+    /// Takes in words, unless newer ones of the same signers stand. Where there are too many, the
+    /// oldest are forgotten: what they vouched for does not run any more.
+    pub(super) fn add(&mut self, words: impl Iterator<Item = Vouched>) {
+        for word in words {
+            let said = (word.issued, word.statement);
+            let kept = self.0.entry(about(&word)).or_insert(said);
+            if word.issued > kept.0 {
+                *kept = said;
+            }
+        }
+        let excess = self.0.len().saturating_sub(limits::VOUCHED);
+        if excess > 0 {
+            let mut oldest: Vec<_> = self.0.iter().map(|(about, said)| (said.0, *about)).collect();
+            oldest.sort_unstable();
+            oldest.iter().take(excess).for_each(|(_, about)| drop(self.0.remove(about)));
         }
     }
 

@@ -215,25 +215,30 @@ fn a_line_that_says_otherwise_than_its_envelope_is_not_folded() {
 }
 
 #[test]
-fn there_is_room_for_so_many_words_and_no_more() {
+fn there_is_room_for_so_many_words_and_the_oldest_make_room() {
     let mut state = State::default();
-    let many = |from: usize, size: usize| {
+    let digest = |n: usize| crate::key::sha256(&n.to_le_bytes());
+    let many = |from: usize, size: usize, issued: u64| {
         let subjects: Vec<_> = (from..from + size)
-            .map(|n| {
-                let digest = hex::encode(crate::key::sha256(&n.to_le_bytes()));
-                serde_json::json!({ "digest": { "sha256": digest } })
-            })
+            .map(|n| serde_json::json!({ "digest": { "sha256": hex::encode(digest(n)) } }))
             .collect();
         let statement = serde_json::json!({
             "_type": "https://in-toto.io/Statement/v1",
             "subject": subjects,
             "predicateType": Predicate::Manifest.uri(),
-            "predicate": { "kind": "code", "issued": NOW },
+            "predicate": { "kind": "code", "issued": issued },
         });
         Attestation::sign(statement.to_string().as_bytes(), &[&who(50)]).unwrap()
     };
+    let known = |state: &State, n: usize| {
+        state.vouched(&digest(n), Kind::Code, Predicate::Manifest, &who(50).id()).is_some()
+    };
     for step in 0..50 {
-        take(&mut state, &many(step * 200, 200)).unwrap();
+        take(&mut state, &many(step * 200, 200, NOW - 50 + step as u64)).unwrap();
     }
-    assert_eq!(take(&mut state, &many(10_000, 1)).unwrap_err().reason, Reason::TooLarge);
+    assert!((0..10_000).all(|n| known(&state, n)));
+    take(&mut state, &many(10_000, 3, NOW)).unwrap();
+    assert_eq!((0..10_003).filter(|n| !known(&state, *n)).count(), 3);
+    assert!((200..10_003).all(|n| known(&state, n)));
+    assert_eq!(state.snapshot().unwrap().len(), 1 + limits::VOUCHED);
 }

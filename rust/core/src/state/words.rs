@@ -52,7 +52,9 @@ impl Words {
         if excess > 0 {
             let mut oldest: Vec<_> = self.0.iter().map(|(about, said)| (said.0, *about)).collect();
             oldest.sort_unstable();
-            oldest.iter().take(excess).for_each(|(_, about)| drop(self.0.remove(about)));
+            for (_, about) in oldest.iter().take(excess) {
+                self.0.remove(about);
+            }
         }
     }
 

@@ -48,6 +48,7 @@ pub(crate) fn caveats(allow: Vec<Grant>, depth: u64) -> Caveats {
         expires: NOW + 3600,
         depth,
         audience: None,
+        attestations: Vec::new(),
     })
     .unwrap()
 }

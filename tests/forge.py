@@ -275,6 +275,8 @@ Grant = tuple[str, tuple[str, ...], Any]
 Denial = tuple[str, tuple[str, ...]]
 Host = tuple[str, tuple[str, ...], tuple[str, ...]]
 Secret = tuple[str, str, str]
+Required = tuple[str, str, tuple[bytes, ...], int, int]
+"""Kind, predicate type, signers, threshold and seconds."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,7 @@ class Terms:
     iat: int = NOW - 10
     further: int = 4
     aud: bytes | None = None
+    attestations: tuple[Required, ...] = ()
 
     def limits(self) -> dict[int, Any]:
         """The map of limits."""
@@ -324,6 +327,10 @@ class Terms:
             Claim.ALLOW: [[r, sorted(a), x] for r, a, x in sorted(self.allow, key=text)],
             Claim.DENY: [[r, sorted(a)] for r, a in sorted(self.deny, key=text)],
             Claim.LIMITS: self.limits(),
+            Claim.ATTESTATIONS: [
+                [kind, uri, sorted(keys), threshold, age]
+                for kind, uri, keys, threshold, age in sorted(self.attestations)
+            ],
         }
 
 

@@ -18,6 +18,7 @@ TERMS = (
     "--allow", "tool://search/** call,read", "--allow", "tool://mail/* send {}",
     "--deny", "tool://search/private/** *", "--fuel", "5M", "--memory", "64MiB", "--time", "2s",
     "--output", "1MiB", "--host", "https://example.org", "--depth", "2",
+    "--require", "code stranger,worker 30d 2",
 )  # fmt: skip
 
 
@@ -59,7 +60,10 @@ def old(cli: Cli, *, age: int, life: int, **more: object) -> Path:
 
 def same_terms(one: Token, other: Token) -> bool:
     """Whether the last links say the same, but for when and their ids."""
-    names = ("issuer", "holder", "allow", "deny", "limits", "not_before", "depth", "audience")
+    names = (
+        "issuer", "holder", "allow", "deny", "limits", "not_before", "depth", "audience",
+        "attestations",
+    )  # fmt: skip
     a, b = one.links[-1], other.links[-1]
     same = all(getattr(a, name) == getattr(b, name) for name in names)
     return same and one.links[:-1] == other.links[:-1] and a.id != b.id

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import threading
 
 import pytest
 
-from cast import HOUR, LIMITS, PLANNER, ROOT, WORKER, issue
+from cast import HOUR, LIMITS, NOW, PLANNER, ROOT, WORKER, issue
 from guests.build import wat
 from moat import (
     ANY,
     AttenuationViolation,
+    Attestation,
     Denied,
     Grant,
     MalformedInput,
     Message,
+    Requirement,
     Sandbox,
     Session,
     tool,
 )
+from moat._native import tool_digest
 
 ran: list[object] = []
 
@@ -258,3 +262,47 @@ def test_a_token_held_by_another_is_refused(pep):
 def test_every_argument_may_be_allowed(pep):
     token = issue(ROOT, allow=[Grant("tool://search/web", {"call"}, args=ANY)], expires_in=HOUR)
     assert Session(pep, PLANNER, token).call(search, "x", limit=0) == []
+
+
+DESCRIPTION = {"name": "find", "description": "finds pages"}
+
+
+@tool("tool://search/find", description=DESCRIPTION)
+def find(q: str) -> str:
+    ran.append(q)
+    return q
+
+
+@tool("mcp://search/find", description=DESCRIPTION | {"description": "finds pages, and keys"})
+async def poisoned(q: str) -> str:
+    ran.append(q)
+    return q
+
+
+def test_a_tool_runs_as_it_was_described_where_that_is_required(pep, audit):
+    required = Requirement("tool", [WORKER.id], max_age=HOUR)
+    allow = [Grant(f"{scheme}://search/*", {"call"}) for scheme in ("tool", "mcp")]
+    session = Session(pep, PLANNER, issue(allow=allow, attestations=[required]))
+    for described in (find, search):
+        with pytest.raises(Denied) as denied:
+            session.call(described, "moat")
+        assert denied.value.reason == "not_attested"
+    made = Attestation.sign(
+        [WORKER], "tool", tool_digest(json.dumps(DESCRIPTION).encode()), now=NOW
+    )
+    pep.attest(made)
+    assert session.call(find, "moat") == "moat"
+    assert last(audit, "decision")["body"]["attested"] == [made.statement.hex()]
+    with pytest.raises(Denied) as denied:
+        asyncio.run(session.call_async(poisoned, "moat"))
+    assert denied.value.reason == "not_attested"
+    with pytest.raises(Denied):
+        session.call(search, "moat")
+    assert ran == ["moat"]
+
+
+def test_a_description_is_named_only_where_tools_are_attested(pep, audit):
+    code = Requirement("code", [WORKER.id], max_age=HOUR)
+    session = Session(pep, PLANNER, issue(attestations=[code]))
+    session.call(find, "moat")
+    assert "code" not in last(audit, "decision")["body"]

@@ -30,12 +30,15 @@ _LOG = logging.getLogger("moat.control")
 
 STATEMENT: Final = ".ctl"
 REGISTRATION: Final = ".reg"
+ATTESTATION: Final = ".att"
 REFUSED: Final = ".refused"
-_NAME: Final = re.compile(r"(?P<digest>[0-9a-f]{64})(?P<kind>\.ctl|\.reg)")
+_NAME: Final = re.compile(r"(?P<digest>[0-9a-f]{64})(?P<kind>\.ctl|\.reg|\.att)")
 _ANSWER: Final = re.compile(r"[0-9a-f]{64}\.refused")
 
 STATEMENT_BYTES: Final = 2048
 """No statement is longer (spec/message.md, spec/registry.md)."""
+ATTESTATION_BYTES: Final = 72 * 1024
+"""No envelope with its keys is longer, packed as JSON (spec/attest.md)."""
 TAKE: Final = 256
 """Statements that one look reads; the next one reads on."""
 LEFT: Final = 10_000
@@ -189,8 +192,9 @@ def _statement(folder: int, name: str) -> bytes | None:
     try:
         found = os.fstat(file)
         ours = stat.S_ISREG(found.st_mode) and found.st_uid in {0, os.geteuid()}
-        if ours and found.st_size <= STATEMENT_BYTES:
-            statement = os.read(file, STATEMENT_BYTES + 1)
+        most = ATTESTATION_BYTES if name.endswith(ATTESTATION) else STATEMENT_BYTES
+        if ours and found.st_size <= most:
+            statement = os.read(file, most + 1)
             if hashlib.sha256(statement).hexdigest() == name[:64]:
                 return statement
     finally:

@@ -42,7 +42,14 @@ def widened(token: Token, issuer: Identity, holder: AgentId, allow: list[Grant])
         -65539: dict(enumerate([*numbers, *lists], start=1)),
         -65540: parent.id,
         -65541: [parent.index + 1, max(0, parent.depth - 1)],
-    }
+        -65542: [
+            [
+                one.kind, one.predicate, [bytes(key) for key in one.signers], one.threshold,
+                one.max_age // timedelta(seconds=1),
+            ]
+            for one in parent.attestations
+        ],
+    }  # fmt: skip
     kid = hashlib.sha256(bytes(issuer.id)).digest()[:8]
     protected, payload = cbor({1: -8, 4: kid, 16: TYPE}), cbor(claims)
     signature = issuer.sign(cbor(["Signature1", protected, b"", payload]))

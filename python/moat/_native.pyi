@@ -18,6 +18,7 @@ __all__ = [
     "REASONS",
     "AgentId",
     "Any_",
+    "Attestation",
     "Checkpoint",
     "ConsistencyProof",
     "Control",
@@ -39,6 +40,7 @@ __all__ = [
     "Policy",
     "Registration",
     "Report",
+    "Requirement",
     "SandboxOutcome",
     "Secret",
     "Sender",
@@ -49,6 +51,8 @@ __all__ = [
     "keep_apart",
     "read_log",
     "read_url",
+    "skill_digest",
+    "tool_digest",
     "verify_log",
 ]
 
@@ -267,6 +271,105 @@ class Limits:
     def __eq__(self, other: object, /) -> bool: ...
 
 @final
+class Attestation:
+    """An in-toto statement in a DSSE envelope, its signatures verified (spec/attest.md).
+
+    There is none that was not: it comes from signing, or from ``verify`` with the keys that count.
+    """
+
+    @staticmethod
+    def sign(
+        signers: Iterable[Identity],
+        kind: str,
+        subject: bytes | dict[str, bytes],
+        *,
+        name: str = "",
+        now: int | None = None,
+    ) -> Attestation:
+        """Vouch for code, a skill or a tool with Moat's own predicate, ``urn:moat:manifest:v1``.
+
+        ``subject`` is a 32-byte digest for ``code`` (SHA-256 of its bytes) and ``tool``
+        (``tool_digest``), and for ``skill`` the bytes of each file by its path below the folder.
+        ``name`` is for people. Raises ``MalformedInput``.
+        """
+    @staticmethod
+    def sign_statement(signers: Iterable[Identity], statement: bytes) -> Attestation:
+        """Sign the JSON of an in-toto v1 statement whose predicate type is known."""
+    @staticmethod
+    def verify(envelope: bytes, signers: Iterable[AgentId]) -> Attestation:
+        """Verify an envelope (at most 32 KiB) with at most 16 keys; only then is it read.
+
+        Raises ``InvalidSignature`` where none of them has signed it, else ``MalformedInput``.
+        Whether that is enough, and recent enough, is for ``Requirement.check`` to say.
+        """
+    @property
+    def signers(self) -> tuple[AgentId, ...]:
+        """Which of the keys asked about have signed, each once."""
+    @property
+    def statement(self) -> bytes:
+        """SHA-256 of the statement's bytes."""
+    @property
+    def subjects(self) -> tuple[bytes, ...]:
+        """The SHA-256 digests that it is about."""
+    @property
+    def kind(self) -> str:
+        """``code``, ``skill`` or ``tool``."""
+    @property
+    def predicate(self) -> str:
+        """The predicate type's URI."""
+    @property
+    def issued(self) -> int:
+        """The Unix second at which it was said; signed with it."""
+    def __bytes__(self) -> bytes:
+        """The envelope, as received."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Requirement:
+    """Who must have vouched for what runs: a term of a link (spec/attest.md)."""
+
+    def __new__(
+        cls,
+        kind: str,
+        signers: Iterable[AgentId],
+        *,
+        max_age: timedelta,
+        threshold: int = 1,
+        predicate: str = "urn:moat:manifest:v1",
+    ) -> Self:
+        """So many of at most 16 distinct signers, not longer ago than ``max_age`` (whole seconds,
+        at most 3650 days). The SLSA v1 predicates speak of ``code`` alone."""
+    def check(
+        self, digest: bytes, attestations: Iterable[Attestation], *, now: int | None = None
+    ) -> tuple[bytes, ...]:
+        """Give the statements by which a digest meets this, or raise ``NotAttested``."""
+    @property
+    def kind(self) -> str: ...
+    @property
+    def predicate(self) -> str: ...
+    @property
+    def signers(self) -> tuple[AgentId, ...]: ...
+    @property
+    def threshold(self) -> int: ...
+    @property
+    def max_age(self) -> timedelta: ...
+    def __str__(self) -> str:
+        """Kind, predicate type, threshold, signers and seconds."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+def skill_digest(files: dict[str, bytes]) -> bytes:
+    """SHA-256 of a skill's listing: every path below its folder with the SHA-256 of its bytes.
+
+    A path that is absolute, has ``..``, a space or an invisible character, or differs from
+    another in case alone, is ``MalformedInput``.
+    """
+
+def tool_digest(description: bytes) -> bytes:
+    """SHA-256 of the canonical JSON (RFC 8785) of a tool's description, in any spelling."""
+
+@final
 class Link:
     """One signed link of a token."""
 
@@ -297,6 +400,8 @@ class Link:
     @property
     def audience(self) -> AgentId | None: ...
     @property
+    def attestations(self) -> tuple[Requirement, ...]: ...
+    @property
     def parent(self) -> bytes | None: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -319,11 +424,13 @@ class Token:
         not_before: datetime | int | None = None,
         depth: int = 0,
         audience: AgentId | None = None,
+        attestations: Iterable[Requirement] | None = None,
         now: int | None = None,
         rng: _Rng | None = None,
     ) -> Token:
         """Sign a first link. Limits left out are zero and empty; ``depth`` is the number of
-        further delegations allowed (at most 15)."""
+        further delegations allowed (at most 15), ``attestations`` who must have vouched for what
+        runs."""
     def attenuate(
         self,
         issuer: Identity,
@@ -336,11 +443,13 @@ class Token:
         not_before: datetime | int | None = None,
         depth: int | None = None,
         audience: AgentId | None = None,
+        attestations: Iterable[Requirement] | None = None,
         now: int | None = None,
         rng: _Rng | None = None,
     ) -> Token:
-        """Sign a further link. What is left out stays as it is; denials are added. Asking for
-        more raises ``AttenuationViolation``; an issuer who is not the holder, too."""
+        """Sign a further link. What is left out stays as it is; denials and requirements of
+        attestations are added. Asking for more raises ``AttenuationViolation``; an issuer who is
+        not the holder, too."""
     @staticmethod
     def from_bytes(data: bytes) -> Token:
         """Decode; signatures are checked by ``verify`` and by the gate."""
@@ -374,6 +483,9 @@ class Token:
     def allow(self) -> tuple[Grant, ...]: ...
     @property
     def deny(self) -> tuple[Denial, ...]: ...
+    @property
+    def attestations(self) -> tuple[Requirement, ...]:
+        """What the last link requires; a gate asks every link."""
     @property
     def expires(self) -> int: ...
     @property
@@ -563,10 +675,12 @@ class Permit:
         recipient: AgentId | None = None,
         payload: bytes | None = None,
         code: bytes | None = None,
+        manifest: bytes | None = None,
     ) -> None:
         """Compare an effect with what was permitted; ``Denied`` (``permit_mismatch``) if they
-        differ. ``payload`` and ``code`` are the bytes themselves. A tool or a sandbox calls
-        this before it acts."""
+        differ. ``payload`` and ``code`` are the bytes themselves, ``manifest`` is the digest of a
+        skill or of a tool's description (``moat.attest``). A tool or a sandbox calls this before
+        it acts."""
     @property
     def is_open(self) -> bool:
         """Whether it is open now, in this process."""
@@ -743,6 +857,9 @@ class Gate:
         """Take up a control statement; its entry's index, or raise ``Denied``."""
     def register(self, proof: bytes, *, now: int | None = None) -> int:
         """Take up a registration or a rotation; its entry's index, or raise ``Denied``."""
+    def attest(self, envelope: bytes, *, signers: Iterable[AgentId], now: int | None = None) -> int:
+        """Take up an attestation, as far as these keys have signed it; its entry's index, or
+        raise ``Denied`` (``replayed`` where it says nothing new)."""
     def agents(self) -> list[tuple[str, str, list[tuple[AgentId, int]]]]:
         """Role, name and keys of everybody who is registered, by name; each key with the second
         since which it counts, newest last."""

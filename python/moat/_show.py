@@ -126,6 +126,14 @@ def grant(entry: Grant | Denial) -> str:
     return f"{entry.resource} {','.join(sorted(entry.actions))}{args}"
 
 
+def requirement(text: str) -> str:
+    """Tell a requirement of attestations in a line, its signers' keys cut short."""
+    kind, predicate, threshold, signers, seconds = text.split()
+    keys = ", ".join(map(short, signers.split(",")))
+    age = span(int(seconds.removesuffix("s")))
+    return f"{kind} by {threshold} of {keys} within {age} ({predicate})"
+
+
 def limits(value: Limits) -> dict[str, Any]:
     """Give limits as JSON: time in milliseconds, the rest as the command line takes it."""
     plain = {axis: getattr(value, axis) for axis in NUMBERS}
@@ -148,6 +156,7 @@ def link(entry: Link, names: Names) -> dict[str, Any]:
         "issued": entry.issued,
         "depth": entry.depth,
         "audience": str(entry.audience) if entry.audience else None,
+        "attestations": [str(one) for one in entry.attestations],
     }
 
 
@@ -159,9 +168,9 @@ def agent(key: AgentId, names: Names) -> dict[str, str | None]:
 def dropped(parent: Link, child: Link) -> dict[str, Any]:
     """Say what a link has less than its parent, as JSON; what stays the same is left out.
 
-    ``grants`` are gone altogether, ``narrowed`` maps a grant to what is left of it, ``denials``
-    were added; every other key is an axis with its ``[before, after]``, or for a set
-    what it was ``before`` and is ``after``.
+    ``grants`` are gone altogether, ``narrowed`` maps a grant to what is left of it, ``denials`` and
+    ``attestations`` were added; every other key is an axis with its ``[before, after]``, or for a
+    set what it was ``before`` and is ``after``.
     """
     gone, less = _grants(parent.allow, child.allow)
     denials = sorted({grant(one) for one in child.deny} - {grant(one) for one in parent.deny})
@@ -179,6 +188,9 @@ def dropped(parent: Link, child: Link) -> dict[str, Any]:
             found[axis] = [getattr(parent, axis), getattr(child, axis)]
     if parent.audience != child.audience:
         found["audience"] = [None, str(child.audience)]
+    required = {str(one) for one in child.attestations}
+    if added := sorted(required - {str(one) for one in parent.attestations}):
+        found["attestations"] = added
     return found
 
 
@@ -289,6 +301,7 @@ def _says(entry: Link) -> list[tuple[str, str, str]]:
     ]
     if entry.audience:
         rows.append(("gate   ", "dim", str(entry.audience)))
+    rows += [("attest ", "yellow", requirement(str(one))) for one in entry.attestations]
     return rows
 
 
@@ -316,6 +329,7 @@ def _lost(lost: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append(("-", "yellow", f"starts {span(after - before)} later"))
     if "audience" in lost:
         rows.append(("-", "yellow", f"only at gate {short(lost['audience'][1])}"))
+    rows += [("+", "red", f"attested {requirement(one)}") for one in lost.get("attestations", ())]
     return rows
 
 

@@ -5,6 +5,7 @@
     MoatError
     ├── MalformedInput (ValueError)      bytes or text of the wrong shape
     ├── InvalidSignature                 a signature that does not verify
+    ├── NotAttested                      too few signers vouch for a digest
     ├── AttenuationViolation             a child that asks for more than its parent has
     ├── TokenRefused                     a token that is expired, foreign or out of order
     ├── MessageRefused                   a message that is stale or meant for another gate
@@ -48,6 +49,10 @@ class MalformedInput(MoatError, ValueError):
 
 class InvalidSignature(MoatError):
     """A signature that does not verify."""
+
+
+class NotAttested(MoatError):
+    """Too few of those who must vouch for a digest have done so, or too long ago."""
 
 
 class AttenuationViolation(MoatError):

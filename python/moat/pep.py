@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from moat._native import AgentId, Control, Identity, Link, Token
+from moat._native import AgentId, Attestation, Control, Identity, Link, Token
 from moat.errors import MalformedInput
 
 if TYPE_CHECKING:
@@ -119,6 +119,23 @@ class Pep:
     def control(self, statement: bytes, *, now: int | None = None) -> int:
         """Take up a signed control statement; its entry's index, or ``Denied``."""
         return self._gate.control(statement, now=now)
+
+    def attest(
+        self,
+        attestation: Attestation | bytes,
+        *,
+        signers: Iterable[AgentId] | None = None,
+        now: int | None = None,
+    ) -> int:
+        """Take up an attestation; its entry's index, or ``Denied``. It survives a restart.
+
+        An envelope (``bytes``) is verified with ``signers``, at most 16 keys that may count; left
+        out, with those of an ``Attestation``. Trust in them is the tokens' to give: a key that no
+        token requires vouches for nothing. What a revoked or suspended key said does not count.
+        """
+        if signers is None:
+            signers = attestation.signers if isinstance(attestation, Attestation) else ()
+        return self._gate.attest(bytes(attestation), signers=signers, now=now)
 
     def is_revoked(self, target: Target) -> bool:
         """Whether any standing revocation names this very agent or link."""

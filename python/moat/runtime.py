@@ -8,7 +8,7 @@
     gates/<gate>/log/         the gate's log; one process at a time has it
     gates/<gate>/former/<N>/  its logs under earlier keys, if its key was rotated
     rules.toml                rules of the monitor, if any (spec/monitor.md)
-    control/                  signed statements on their way to running gates
+    control/                  what was signed elsewhere, on its way to running gates
     secrets/                  handles of secrets (``moat secret``), and values in `age`
 """
 
@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moat import _backup, _files, _restore, _succession
-from moat._control import STATEMENT, ControlFolder, Watcher
+from moat._control import ATTESTATION, STATEMENT, ControlFolder, Watcher
 from moat._handles import FOLDER as SECRETS
 from moat._handles import Handles
 from moat._native import AgentId, Policy, Token
+from moat.attest import unpack
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
 from moat.endpoint import Endpoint
 from moat.errors import MalformedInput, MoatError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from moat._backup import Backup
-    from moat._native import Denial, Grant, Identity, Limits
+    from moat._native import Denial, Grant, Identity, Limits, Requirement
     from moat._restore import Restored
     from moat.audit import Anchor
     from moat.monitor import Alert
@@ -100,13 +101,16 @@ class Moat:
         self._watcher = Watcher(ControlFolder(folder / CONTROL), self.take)
 
     def take(self, statement: bytes, kind: str = STATEMENT) -> int:
-        """Take up a control statement, or a registration (``.reg``), signed elsewhere.
+        """Take up what was signed elsewhere.
 
-        Gives its entry's index; raises ``Denied``. What is left in the folder ``control`` comes
-        in here too.
+        It is a control statement, a registration (``.reg``) or an attestation (``.att``). Gives its
+        entry's index; raises ``Denied``. What is left in the folder ``control`` comes in here too.
         """
         if kind == STATEMENT:
             return self.pep.control(statement)
+        if kind == ATTESTATION:
+            envelope, signers = unpack(statement)
+            return self.pep.attest(envelope, signers=signers)
         return self.registry.take(statement)
 
     @classmethod
@@ -223,6 +227,7 @@ class Moat:
         not_before: datetime | int | None = None,
         depth: int = 0,
         audience: AgentId | None = None,
+        attestations: Iterable[Requirement] = (),
     ) -> Token:
         """Sign a first link with a root that is kept here (``Token.issue``)."""
         return Token.issue(
@@ -235,6 +240,7 @@ class Moat:
             not_before=not_before,
             depth=depth,
             audience=audience,
+            attestations=attestations,
             now=self.pep.now(),
         )
 

@@ -7,7 +7,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypedDict, TypeVar, cast
 
-from moat._native import Sender, canonicalize
+from moat._native import Sender, canonicalize, tool_digest
 from moat.errors import MalformedInput
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Identity,
         Limits,
         Permit,
+        Requirement,
         SandboxOutcome,
         Token,
     )
@@ -41,7 +42,13 @@ class Tool(Generic[P, R_co]):
     is the bare function, for its own unit test.
     """
 
-    def __init__(self, function: Callable[P, R_co], resource: str, action: str) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R_co],
+        resource: str,
+        action: str,
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
         """Use the decorator ``tool``."""
         canonical = canonicalize(resource)
         if canonical != resource:
@@ -50,6 +57,9 @@ class Tool(Generic[P, R_co]):
         self.function = function
         self.resource = resource
         self.action = action
+        self.digest = None
+        if description is not None:
+            self.digest = tool_digest(json.dumps(description).encode())
         self.is_async = inspect.iscoroutinefunction(function)
         self._signature = inspect.signature(function)
         for parameter in self._signature.parameters.values():
@@ -80,12 +90,16 @@ class Tool(Generic[P, R_co]):
         return f"<tool {self.function.__name__}: {self.action} {self.resource}>"
 
 
-def tool(resource: str, *, action: str = "call") -> Callable[[Callable[P, R]], Tool[P, R]]:
+def tool(
+    resource: str, *, action: str = "call", description: Mapping[str, Any] | None = None
+) -> Callable[[Callable[P, R]], Tool[P, R]]:
     """Make a function a ``Tool`` on a canonical resource, such as ``tool://search/web``.
 
     Parameters have names and take what JSON can hold; so does the result, or it is ``bytes``.
+    ``description`` is what agents are told of it, as JSON: where a token requires that tools are
+    attested, this is what must be vouched for, on ``tool://`` and ``mcp://``.
     """
-    return lambda function: Tool(function, resource, action)
+    return lambda function: Tool(function, resource, action, description)
 
 
 class Narrowing(TypedDict, total=False):
@@ -98,6 +112,7 @@ class Narrowing(TypedDict, total=False):
     not_before: datetime | int
     depth: int
     audience: AgentId
+    attestations: Iterable[Requirement]
 
 
 class Session:
@@ -112,6 +127,8 @@ class Session:
         self._pep = pep
         self._identity = identity
         self._token = token
+        required = (one.kind for link in token.links for one in link.attestations)
+        self._tools_attested = "tool" in required
         self._sender = Sender(identity, gate=pep.id, token=token, policy=pep.policy.hash)
 
     @property
@@ -184,7 +201,12 @@ class Session:
         if tool.is_async:
             message = f"`{tool.function.__name__}` is asynchronous; use `await call_async(…)`"
             raise TypeError(message)
-        permit = self.request(tool.action, tool.resource, args=tool.bind(*args, **kwargs))
+        permit = self.request(
+            tool.action,
+            tool.resource,
+            args=tool.bind(*args, **kwargs),
+            code=tool.digest if self._tools_attested else None,
+        )
         with permit:
             result = tool.apply(permit.args)
             permit.record(_recorded(result))
@@ -197,7 +219,12 @@ class Session:
         if not tool.is_async:
             message = f"`{tool.function.__name__}` is not asynchronous; use `call(…)`"
             raise TypeError(message)
-        wire = self.seal(tool.action, tool.resource, args=tool.bind(*args, **kwargs))
+        wire = self.seal(
+            tool.action,
+            tool.resource,
+            args=tool.bind(*args, **kwargs),
+            code=tool.digest if self._tools_attested else None,
+        )
         permit = await self._pep.authorize_async(wire)
         with permit:
             result = await tool.apply(permit.args)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHAIN = forge.first(ROOT, PLANNER)
 PAIR = CHAIN.then(WORKER)
+CODE = bytes(range(32))
 
 
 def one(name: str, rule: str, expect: str = "ok", **more: Any) -> Case:
@@ -285,6 +286,19 @@ def _capability() -> Iterator[Case]:
     yield one(
         "denied by the leaf", "every link permits", "forbidden", link=1, axis="deny", chain=shy
     )
+    for kind, resource, named in (
+        ("code", "code://x", CODE), ("code", "code://x", None), ("code", "tool://x", CODE),
+        ("tool", "tool://x", None), ("tool", "mcp://x", CODE), ("skill", "skill://x", CODE),
+    ):  # fmt: skip
+        required = ((kind, "urn:moat:manifest:v1", (STRANGER.public,), 1, 60),)
+        chain = forge.first(
+            ROOT, PLANNER, allow=((resource, ("run",), "any"),), attestations=required
+        )
+        asked = {"chain": chain, "action": "run", "resource": resource, "code": named}
+        where = {"link": 0, "axis": "attestations"}
+        name = f"{kind} on {resource}{'' if named else ' without a digest'}"
+        rule = "nothing runs that nobody vouched for"
+        yield one(f"not attested: {name}", rule, "not_attested", **where, **asked)
     wide = CHAIN.then(WORKER, fuel=CHAIN.terms.fuel + 1)
     yield one("widened", "a wider link is never used", "widened", link=1, axis="fuel", chain=wide)
     strange = forge.first(STRANGER, PLANNER)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WEAK = bytes(32)
+MANIFEST, SLSA = "urn:moat:manifest:v1", "https://slsa.dev/provenance/v1"
 NOT_REDUCED = bytes.fromhex("ee" + "ff" * 30 + "7f")
 
 
@@ -37,6 +38,7 @@ def cases() -> Iterator[Case]:
     yield from _envelope()
     yield from _claims()
     yield from _grants()
+    yield from _attestations()
     yield from _limits()
     yield from _keys()
     yield from _chain()
@@ -54,6 +56,13 @@ def _good() -> Iterator[Case]:
     yield token("sixteen links", "a chain has at most 16 links", deep)
     yield token("alg -19", "Ed25519 may be named by -19", cose(headers={1: -19}))
     yield token("nothing", "empty and zero are allowed and mean nothing", NOTHING)
+    vouched = (("code", MANIFEST, (PLANNER.public, WORKER.public), 1, 60),)
+    tighter = (
+        ("code", MANIFEST, (WORKER.public,), 1, 59),
+        ("tool", MANIFEST, (ROOT.public,), 1, 1),
+    )
+    made = first(attestations=vouched).then(WORKER, attestations=tighter)
+    yield token("tighter attestations", "a child tightens and adds", made)
     yield token("every action", "`*` alone is every action", first(allow=(EVERY,)))
     yield token(
         "no args", "a grant may take no arguments", first(allow=(("tool://t", ("a",), {}),))
@@ -153,13 +162,11 @@ def _envelope() -> Iterator[Case]:
 
 def _claims() -> Iterator[Case]:
     bad = "malformed"
-    required = set(Claim) - {Claim.AUD, Claim.PARENT, Claim.ATTESTATIONS}
+    required = set(Claim) - {Claim.AUD, Claim.PARENT}
     for claim in sorted(required, reverse=True):
         made = first(claims={claim: ABSENT})
         yield token(f"no {claim.name.lower()}", "the claim is required", made, bad, link=0)
     yield token("sub", "claims are known", first(claims={2: "me"}), "unknown_claim", link=0)
-    reserved = first(claims={Claim.ATTESTATIONS: []})
-    yield token("attestations", "they are reserved", reserved, "unknown_claim", link=0)
     cti = first(claims={Claim.CTI: bytes(15)})
     yield token("short cti", "cti has 16 bytes", cti, bad, link=0)
     did = first(claims={Claim.ISS: ROOT.did.upper()})
@@ -221,6 +228,41 @@ def _grants() -> Iterator[Case]:
     yield token("unsorted denials", "denials are sorted", unsorted, "malformed", link=0)
     three = first(claims={Claim.DENY: [a]})
     yield token("denial with args", "a denial has two fields", three, "malformed", link=0)
+
+
+def _attestations() -> Iterator[Case]:
+    one, other = (MANIFEST, [WORKER.public], 1, 60), (SLSA, [WORKER.public], 1, 60)
+    keys = sorted(bytes([n]) * 32 for n in range(1, 18))
+    for name, rule, required, reason in (
+        ("unsorted attestations", "they are sorted", [["tool", *one], ["code", *one]], "malformed"),
+        ("an attestation twice", "none stands twice", [["code", *one]] * 2, "malformed"),
+        ("unknown kind", "kinds are known", [["model", *one]], "unknown_claim"),
+        (
+            "unknown predicate type", "predicate types are known",
+            [["code", SLSA + "/", [WORKER.public], 1, 60]], "unknown_claim",
+        ),
+        ("a skill with provenance", "SLSA speaks of code", [["skill", *other]], "malformed"),
+        ("no signer", "there is a signer", [["code", MANIFEST, [], 1, 60]], "malformed"),
+        (
+            "signer twice", "signers are distinct",
+            [["code", MANIFEST, [WORKER.public] * 2, 1, 60]], "malformed",
+        ),
+        ("17 signers", "at most 16 signers", [["code", MANIFEST, keys, 1, 60]], "too_large"),
+        ("weak signer", "keys are not weak", [["code", MANIFEST, [WEAK], 1, 60]], "bad_key"),
+        ("threshold 0", "one at least", [["code", MANIFEST, keys[:2], 0, 60]], "malformed"),
+        ("threshold 3", "no more than signers", [["code", MANIFEST, keys[:2], 3, 60]], "malformed"),
+        ("age 0", "an age is bounded", [["code", MANIFEST, keys[:2], 1, 0]], "malformed"),
+        (
+            "age of 3650 days and 1 s", "an age is bounded",
+            [["code", MANIFEST, keys[:2], 1, 3650 * 86400 + 1]], "malformed",
+        ),
+        (
+            "17 attestations", "at most 16",
+            [["code", MANIFEST, [WORKER.public], 1, age] for age in range(1, 18)], "too_large",
+        ),
+    ):  # fmt: skip
+        made = first(claims={Claim.ATTESTATIONS: required})
+        yield token(name, rule, made, reason, link=0)
 
 
 def _limits() -> Iterator[Case]:
@@ -418,6 +460,8 @@ def _widened() -> Iterator[Case]:
     base = PLAIN.terms
     own = (("tool://search/**", ("call", "list"), {}),)
     bound = first(aud=GATE.public)
+    two = (PLANNER.public, WORKER.public)
+    vouched = first(attestations=(("code", MANIFEST, two, 2, 60),))
     shut = first(allow=(("tool://search/**", ("call", "list"), {}),))
     wide: tuple[tuple[str, forge.Chain, dict[str, Any]], ...] = (
         ("resource", PLAIN, {"allow": (("tool://*/**", ("call",), "any"),)}),
@@ -447,6 +491,16 @@ def _widened() -> Iterator[Case]:
         ("depth", PLAIN, {"further": base.further}),
         ("depth", first(further=0), {"further": 0}),
         ("audience", bound, {"aud": None}),
+        ("attestations", vouched, {"attestations": ()}),
+        ("attestations", vouched, {"attestations": (("code", MANIFEST, two, 1, 60),)}),
+        ("attestations", vouched, {"attestations": (("code", MANIFEST, two, 2, 61),)}),
+        ("attestations", vouched, {"attestations": (("code", SLSA, two, 2, 60),)}),
+        ("attestations", vouched, {"attestations": (("tool", MANIFEST, two, 2, 60),)}),
+        (
+            "attestations",
+            vouched,
+            {"attestations": (("code", MANIFEST, (*two, STRANGER.public), 2, 60),)},
+        ),
     )
     for number, (axis, parent, terms) in enumerate(wide, 1):
         made = parent.then(WORKER, **terms)

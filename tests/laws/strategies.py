@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hypothesis import strategies as st
 
 import forge
-from reference.caveats import ANY, NONE, Caveats, Denial, Grant, Host, Secret
+from reference.caveats import ANY, NONE, Caveats, Denial, Grant, Host, Requirement, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,11 @@ SECRETS = tuple(
     for host in ("https://*.example", "https://a.example")
     for header in ("authorization", "x-key")
 )
+PREDICATES = {
+    "code": ("https://slsa.dev/provenance/v1", "urn:moat:manifest:v1", "urn:moat:manifest:v1"),
+    "tool": ("urn:moat:manifest:v1",),
+}
+SIGNERS = (ROOT, HOLDER, WORKER)
 TREES = ("file:///**", "file:///a/**", "file:///a/b/**", "file:///b/**")
 
 
@@ -221,7 +226,21 @@ def some_terms(r: Random) -> forge.Terms:
         iat=forge.NOW - 3,
         further=r.choice((0, 1, 2, 3, 4, 5, 6, 7)),
         aud=r.choice((None, None, GATE.public)),
+        attestations=distinct(a_requirement(r) for _ in range(r.choice((0, 0, 0, 0, 1, 2)))),
     )
+
+
+def a_requirement(r: Random) -> forge.Required:
+    keys = tuple(sorted(r.sample([key.public for key in SIGNERS], k=r.choice((1, 2, 2)))))
+    kind = r.choice(("code", "tool"))
+    return kind, r.choice(PREDICATES[kind]), keys, r.randint(1, len(keys)), r.randint(1, 3)
+
+
+def tighter(r: Random, required: forge.Required) -> forge.Required:
+    """A requirement that this one covers."""
+    kind, uri, keys, threshold, age = required
+    kept = tuple(sorted(r.sample(keys, k=r.randint(threshold, len(keys)))))
+    return kind, uri, kept, r.randint(threshold, len(kept)), r.randint(1, age)
 
 
 def beside(r: Random, parent: forge.Terms) -> forge.Terms:
@@ -264,6 +283,7 @@ def narrower(r: Random, parent: forge.Terms) -> forge.Terms:
         nbf=r.randint(parent.nbf, forge.NOW),
         further=r.randint(0, max(0, parent.further - 1)),
         aud=parent.aud or r.choice((None, GATE.public)),
+        attestations=distinct(tighter(r, required) for required in parent.attestations),
     )
 
 
@@ -313,4 +333,8 @@ def model(stated: forge.Terms) -> Caveats:
         not_before=stated.nbf,
         depth=stated.further,
         audience=None if stated.aud is None else forge.did(stated.aud),
+        attestations=tuple(
+            Requirement(kind, uri, frozenset(keys), threshold, age)
+            for kind, uri, keys, threshold, age in stated.attestations
+        ),
     )

@@ -23,6 +23,7 @@ from strategies import (
     beside,
     chain_of,
     chains,
+    distinct,
     model,
     narrowed,
     pairs,
@@ -40,6 +41,7 @@ from moat import (
     Identity,
     Limits,
     Policy,
+    Requirement,
     Secret,
     Token,
 )
@@ -164,7 +166,12 @@ def test_limits_of_a_chain_are_the_least_of_every_link(stated: list[forge.Terms]
 @given(pairs())
 def test_attenuate_gives_what_verifies_or_refuses(pair: tuple[forge.Terms, forge.Terms]) -> None:
     parent, child = pair
-    child = replace(child, deny=(*parent.deny, *child.deny), aud=child.aud or parent.aud)
+    child = replace(
+        child,
+        deny=(*parent.deny, *child.deny),
+        aud=child.aud or parent.aud,
+        attestations=distinct([*parent.attestations, *child.attestations]),
+    )
     token = Token.from_bytes(chain_of([parent]).token)
     holder = Identity.from_pem("holder", HOLDER.pem())
     axes = reference.widened(model(parent), model(child))
@@ -179,6 +186,7 @@ def test_attenuate_gives_what_verifies_or_refuses(pair: tuple[forge.Terms, forge
             not_before=child.nbf,
             depth=child.further,
             audience=None if child.aud is None else GATE_ID,
+            attestations=map(native_requirement, child.attestations),
             now=forge.NOW,
         )
     except AttenuationViolation as error:
@@ -237,6 +245,8 @@ def test_a_gate_lets_through_what_narrows_and_is_permitted_and_nothing_else(
         assert decision.link == next(n for n, axes in enumerate(wide, 1) if axes)
     elif not reference.chain_permits(models, *asked):
         assert decision.reason in {"not_granted", "forbidden"}
+    elif reference.must_be_attested(models, resource):
+        assert decision.reason == "not_attested"
     else:
         assert decision.allowed
         assert decision.permit is not None
@@ -261,7 +271,14 @@ WIDER = {
     "not_before": lambda t: {"nbf": t.nbf - 1},
     "depth": lambda t: {"further": t.further},
     "audience": lambda _: {"aud": None},
+    "attestations": lambda t: {"attestations": loosened(t.attestations)},
 }
+
+
+def loosened(attestations: tuple[forge.Required, ...]) -> tuple[forge.Required, ...]:
+    """The same requirements, the first of them for a second longer."""
+    (*first, age), *rest = attestations
+    return ((*first, age + 1), *rest)
 
 
 @given(narrowed(), st.sampled_from([*WIDER]))
@@ -274,6 +291,7 @@ def test_any_hand_widened_link_is_refused_on_its_axis(
         "read": ("file:///a/**",),
         "write": ("file:///a/**",),
         "aud": GATE.public,
+        "attestations": (("code", "urn:moat:manifest:v1", (WORKER.public,), 1, 60),),
     }
     parent = replace(pair[0], **base, further=max(1, pair[0].further))
     kept = replace(pair[1], **base, further=parent.further - 1)
@@ -287,13 +305,22 @@ def test_any_hand_widened_link_is_refused_on_its_axis(
 
 def test_every_axis_of_a_link_is_widened_above() -> None:
     stated = {field.name for field in fields(forge.Terms)} - {"iat"}
-    touched = {name for widen in WIDER.values() for name in widen(forge.Terms())}
+    base = forge.Terms(attestations=(("code", "urn:moat:manifest:v1", (WORKER.public,), 1, 60),))
+    touched = {name for widen in WIDER.values() for name in widen(base)}
     assert touched == stated
 
 
 def native_grant(grant: forge.Grant) -> Grant:
     resource, names, args = grant
     return Grant(resource, names, ANY if args == "any" else {})
+
+
+def native_requirement(required: forge.Required) -> Requirement:
+    kind, uri, keys, threshold, age = required
+    signers = map(AgentId.from_bytes, keys)
+    return Requirement(
+        kind, signers, predicate=uri, threshold=threshold, max_age=timedelta(seconds=age)
+    )
 
 
 def native_limits(stated: forge.Terms) -> Limits:
@@ -320,5 +347,5 @@ def test_the_laws_are_tried_on_every_axis_and_every_answer() -> None:
         seen.update(["covered"] if not axes else axes if len(axes) == 1 else [])
         chain = [model(parent), model(child)]
         seen[str(reference.chain_permits(chain, *a_request(r, child)))] += 1
-    assert seen.keys() == {*AXES, "covered", "True", "False"} - {"attestations"}
+    assert seen.keys() == {*AXES, "covered", "True", "False"}
     assert min(seen.values()) >= 10, seen

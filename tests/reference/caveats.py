@@ -81,6 +81,18 @@ class Caveats:
     not_before: int = 0
     depth: int = 0
     audience: str | None = None
+    attestations: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """That so many of these signers have said this of what runs, at most so many seconds ago."""
+
+    kind: str
+    predicate: str
+    signers: frozenset[bytes]
+    threshold: int
+    age: int
 
 
 def covers(parent: Caveats, child: Caveats) -> tuple[bool, str | None]:
@@ -114,6 +126,8 @@ def widened(parent: Caveats, child: Caveats) -> list[str]:
         axes.append("depth")
     if parent.audience is not None and child.audience != parent.audience:
         axes.append("audience")
+    if not all(_requirement_kept(child.attestations, mine) for mine in parent.attestations):
+        axes.append("attestations")
     return axes
 
 
@@ -160,6 +174,13 @@ def fills(link: Caveats, handle: str, host: str, header: str) -> bool:
         (rule.handle, rule.header) == (handle, header) and patterns.matches(rule.host, host)
         for rule in link.secrets
     )
+
+
+def must_be_attested(links: Sequence[Caveats], resource: str) -> bool:
+    """Whether a request that names no digest is refused for what a link requires."""
+    scheme = resource.partition("://")[0]
+    kind = {"code": "code", "mcp": "tool", "skill": "skill", "tool": "tool"}.get(scheme)
+    return any(one.kind == kind for link in links for one in link.attestations)
 
 
 def meet(links: Sequence[Caveats], number: str) -> int:
@@ -224,6 +245,17 @@ def _bits(cidr: str) -> str:
     network = ip_network(cidr)
     whole = f"{int(network.network_address):0{network.max_prefixlen}b}"
     return f"{network.version}:{whole[: network.prefixlen]}"
+
+
+def _requirement_kept(child: Iterable[Requirement], parent: Requirement) -> bool:
+    """Whether one requirement of the child is at least as strict on every count."""
+    return any(
+        (one.kind, one.predicate) == (parent.kind, parent.predicate)
+        and one.signers <= parent.signers
+        and one.threshold >= parent.threshold
+        and one.age <= parent.age
+        for one in child
+    )
 
 
 def _some_covers(parents: Iterable[str], child: str) -> bool:

@@ -18,17 +18,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import forge
 from laws.strategies import GATE, HOLDER, ROOT, WORKER, a_request, beside, model, some_terms
-from moat import ANY, AgentId, Denial, Grant, Host, Identity, Limits, Secret, Token
+from moat import ANY, AgentId, Denial, Grant, Host, Identity, Limits, Requirement, Secret, Token
 from moat.errors import AttenuationViolation
 from reference import caveats as reference
 
 if TYPE_CHECKING:
     from laws.strategies import Asked
 
+T = TypeVar("T")
 BATCH: Final = 5_000
 """Triples in one piece of work."""
 CHILDREN: Final = 10
@@ -64,8 +65,13 @@ def compare(seed: int, triples: int = BATCH) -> Counter[str]:
 
 def agree(token: Token, parent: forge.Terms, child: forge.Terms, asked: Asked) -> list[str]:
     """Compare the core with the model; which sorts of triple this was."""
-    # What `attenuate` is not told, it keeps: a parent's denials and its audience.
-    child = replace(child, deny=kept(parent, child), aud=child.aud or parent.aud)
+    # What `attenuate` is not told, it keeps: a parent's denials, requirements and audience.
+    child = replace(
+        child,
+        deny=kept(parent.deny, child.deny),
+        aud=child.aud or parent.aud,
+        attestations=kept(parent.attestations, child.attestations),
+    )
     models = model(parent), model(child)
     axes = reference.widened(*models)
     limits = native_limits(child)
@@ -101,6 +107,7 @@ def attenuated(token: Token, child: forge.Terms, limits: Limits) -> tuple[Token 
             not_before=child.nbf,
             depth=child.further,
             audience=None if child.aud is None else GATE_ID,
+            attestations=map(native_requirement, child.attestations),
             now=forge.NOW,
         )
     except AttenuationViolation as error:
@@ -108,9 +115,21 @@ def attenuated(token: Token, child: forge.Terms, limits: Limits) -> tuple[Token 
     return longer, None
 
 
-def kept(parent: forge.Terms, child: forge.Terms) -> tuple[forge.Denial, ...]:
-    """The child's denials and the parent's, each once."""
-    return tuple(dict.fromkeys((*parent.deny, *child.deny)))
+def kept(parent: tuple[T, ...], child: tuple[T, ...]) -> tuple[T, ...]:
+    """What the child states beside what it cannot drop, each once."""
+    return tuple(dict.fromkeys((*parent, *child)))
+
+
+def native_requirement(required: forge.Required) -> Requirement:
+    """The same requirement for the core."""
+    kind, uri, keys, threshold, age = required
+    return Requirement(
+        kind,
+        map(AgentId.from_bytes, keys),
+        predicate=uri,
+        threshold=threshold,
+        max_age=timedelta(seconds=age),
+    )
 
 
 def native_limits(terms: forge.Terms) -> Limits:

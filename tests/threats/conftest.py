@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("threats.world", "threats.victim", "threats.ledger")
+pytest.register_assert_rewrite(
+    "threats.world", "threats.victim", "threats.ledger", "threats.vouching"
+)
 
 from threats import ledger  # noqa: E402 - as below
 from threats.world import World  # noqa: E402 - after its assertions are made to explain themselves

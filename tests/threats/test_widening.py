@@ -12,6 +12,7 @@ import pytest
 
 import forge
 from forge import ABSENT, NOW, Claim
+from threats.vouching import MANIFEST
 from threats.world import GATE, PLANNER, RESEARCHER, RIVAL, ROOT, WORKER, World
 
 SEARCH = ("tool://search/**", ("call", "list"), "any")
@@ -324,8 +325,12 @@ def test_constraints_of_a_later_version_are_not_ignored(world: World) -> None:
     world.refuse(world.ask(chain), "unknown_claim", link=0)
 
 
-def test_attestations_of_a_later_version_are_not_ignored(world: World) -> None:
-    chain = forge.first(ROOT, WORKER, forged={"claims": {Claim.ATTESTATIONS: []}})
+@pytest.mark.parametrize(
+    ("kind", "uri"), [("code", "https://slsa.dev/provenance/v2"), ("model", MANIFEST)]
+)
+def test_attestations_of_a_later_version_are_not_ignored(world: World, kind: str, uri: str) -> None:
+    required = [kind, uri, [ROOT.public], 1, 60]
+    chain = forge.first(ROOT, WORKER, forged={"claims": {Claim.ATTESTATIONS: [required]}})
     world.refuse(world.ask(chain), "unknown_claim", link=0)
 
 

@@ -12,6 +12,7 @@ import click
 import moat
 from moat.cli import (
     agents,
+    attest,
     audit,
     backups,
     bench,
@@ -83,7 +84,7 @@ def cli() -> None:
 
 
 for command in (
-    state.init, identities.identity, agents.agent, gates.gate, tokens.token,
+    state.init, identities.identity, agents.agent, gates.gate, tokens.token, attest.attest,
     revocation.revoke, revocation.restore, revocation.suspend, revocation.resume,
     backups.backup, secrets.secret, run.run, watch.watch, audit.audit, doctor.doctor, bench.bench,
     completion.completion,

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 STATE: Final = "moat-state"
 """The state folder where none is named."""
 KINDS: Final = (
-    "agent", "alert", "control", "decision", "inherited", "link", "open", "outcome", "pruned",
+    "agent", "alert", "attested", "control", "decision", "inherited", "link", "open", "outcome",
+    "pruned",
     "recovered", "restored", "rules", "snapshot", "summary", "torn",
 )  # fmt: skip
 """The kinds of entries that there are; a log may hold others later."""

@@ -119,8 +119,8 @@ def row(entry: Mapping[str, Any], names: Mapping[str, str], gate: str | None = N
 def said(entry: Mapping[str, Any], names: Mapping[str, str]) -> Text:
     """Tell what an entry says. Nothing in it can steer a terminal."""
     body = entry["body"]
-    if entry["kind"] == "decision":
-        return _decided(body, names)
+    if (own := _SAYS.get(entry["kind"])) is not None:
+        return own(body, names)
 
     def the(key: str) -> str:
         return _show.clean(str(body.get(key)))
@@ -155,6 +155,12 @@ def said(entry: Mapping[str, Any], names: Mapping[str, str]) -> Text:
     return told
 
 
+def _attested(body: Mapping[str, Any], names: Mapping[str, str]) -> Text:
+    signers = ", ".join(name(signer, names) for signer in strings(body.get("signers")))
+    told = Text(_show.clean(f"{body.get('subject')} "), "yellow")
+    return told.append(_show.clean(f"by {signers}: {body.get('predicate')}"))
+
+
 def _decided(body: Mapping[str, Any], names: Mapping[str, str]) -> Text:
     asked = _show.clean(f"{body.get('action')} {body.get('resource')}")
     told = Text(f"{name(body.get('holder'), names)}  {asked}")
@@ -163,6 +169,10 @@ def _decided(body: Mapping[str, Any], names: Mapping[str, str]) -> Text:
     place = f" at link {body['link']}" if "link" in body else ""
     told.append(_show.clean(f"  {body.get('reason')}{place}"), "red")
     return Text("denied   ", "bold red").append_text(told)
+
+
+_SAYS: Final = {"attested": _attested, "decision": _decided}
+"""What has a picture of its own."""
 
 
 def name(did: object, names: Mapping[str, str]) -> str:

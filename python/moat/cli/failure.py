@@ -19,6 +19,7 @@ _NEXT = {
     "expired": "ask the issuer for a new token, with `moat token issue` or `attenuate`",
     "revoked": "look with `moat audit show --kind control`; `moat restore` undoes a revocation",
     "not_granted": "ask for less, or ask the issuer of that link for a wider token",
+    "not_attested": "have it signed (`moat attest sign`) and tell the gate (`moat attest add`)",
     "forbidden": "ask for something else: a denial in the chain cannot be undone by a holder",
     "wrong_holder": "sign as the token's holder, or have it delegated to you",
     "widened": "ask for at most what the parent link has; `moat token inspect` shows it",

@@ -66,6 +66,7 @@ def _signed_anew(held: Token, signer: Identity, expires_in: timedelta, now: int)
         not_before=last.not_before,
         depth=last.depth,
         audience=last.audience,
+        attestations=last.attestations,
         now=now,
     )
 

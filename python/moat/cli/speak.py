@@ -9,8 +9,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from moat import Moat
-from moat._control import REGISTRATION, STATEMENT, ControlFolder
+from moat._control import ATTESTATION, REGISTRATION, STATEMENT, ControlFolder
 from moat._follow import Follower, end
+from moat.attest import unpack
 from moat.cli import failure
 from moat.cli.failure import CommandError, fail
 from moat.errors import GateBusy, MoatError
@@ -28,6 +29,12 @@ WAIT = 10.0
 """Seconds in which a running gate must have answered; it looks several times a second."""
 _PAUSE = 0.02
 _PARTS = ("gates/*/key", "gates/*/log")
+_ENTRIES = {
+    STATEMENT: ("control", "statement"),
+    REGISTRATION: ("agent", "statements"),
+    ATTESTATION: ("attested", "envelope"),
+}
+"""Kind of the entry about what was said, and where it has its bytes."""
 
 
 def say(
@@ -111,12 +118,12 @@ def _log(app: App, name: str) -> Path:
 
 def _is(line: bytes, statement: bytes, kind: str) -> bool:
     """Whether an entry is the one about this statement: it holds its bytes."""
-    wanted = "agent" if kind == REGISTRATION else "control"
+    wanted, field = _ENTRIES[kind]
     if f'"kind":"{wanted}"'.encode() not in line:
         return False
-    body = json.loads(line)["body"]
-    held = body["statements"] if kind == REGISTRATION else [body["statement"]]
-    return all(_bytes(text) in statement for text in held)
+    held = json.loads(line)["body"][field]
+    said = unpack(statement)[0] if kind == ATTESTATION else statement
+    return all(_bytes(text) in said for text in ([held] if isinstance(held, str) else held))
 
 
 def _bytes(text: str) -> bytes:

@@ -22,6 +22,7 @@ from moat.cli.units import (
     Folder,
     GrantText,
     HostText,
+    RequirementText,
     SecretText,
     Size,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from moat import AgentId, Denial, Grant, Identity
+    from moat.cli.units import Required
 
     class Terms(TypedDict):
         """What ``terms`` asks for."""
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         secrets: tuple[Secret | str, ...]
         depth: int | None
         audience: str | None
+        require: tuple[Required, ...]
         out: Path | None
 
 
@@ -97,6 +100,10 @@ def terms(command: Callable[..., None]) -> Callable[..., None]:
             help="Filled in: 'secret://key https://a.example authorization', or none.",
         ),
         click.option("--depth", type=click.IntRange(0, 15), help="Further delegations allowed."),
+        click.option(
+            "--require", type=RequirementText(), multiple=True, metavar="'KIND SIGNERS AGE'",
+            help="Let only code (skill, tool) run that is attested: 'code alice,bob 30d'.",
+        ),
         click.option("--gate-only", "audience", metavar="DID", help="Bind it to one gate's key."),
         click.option(
             "--by", metavar="NAME", shell_complete=completers.agents, help="Whose key signs.",
@@ -137,6 +144,7 @@ def issue(
         expires_in=expires,
         depth=asked["depth"] or 0,
         audience=_audience(app, asked["audience"]),
+        attestations=[one.of(app.agent) for one in asked["require"]],
     )
     deliver(app, made, asked["out"])
 
@@ -160,6 +168,7 @@ def attenuate(
         expires_in=expires,
         depth=asked["depth"],
         audience=_audience(app, asked["audience"]),
+        attestations=[one.of(app.agent) for one in asked["require"]],
     )
     deliver(app, made, asked["out"])
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from moat import ANY, Denial, Grant, Host, Limits, Pattern, Secret
+from moat import ANY, Denial, Grant, Host, Limits, Pattern, Requirement, Secret
 from moat._tree import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moat import AgentId
 
 NONE: Final = "none"
 """Written out: the empty set of hosts, directories or secrets."""
+MANIFEST: Final = "urn:moat:manifest:v1"
+"""The predicate type of attestations where none is named."""
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d[\d_]*)\s*(B|kB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
@@ -142,6 +150,48 @@ class DenialText(_Type):
             message = f"`{text}` has too many words; write `PATTERN ACTIONS`"
             raise ValueError(message)
         return Denial(pattern, actions.split(","))
+
+
+@dataclass(frozen=True)
+class Required:
+    """A requirement whose signers are named as a person names them."""
+
+    kind: str
+    signers: tuple[str, ...]
+    max_age: timedelta
+    threshold: int
+    predicate: str
+
+    def of(self, find: Callable[[str], AgentId]) -> Requirement:
+        """Find the signers' keys."""
+        return Requirement(
+            self.kind,
+            [find(one) for one in self.signers],
+            max_age=self.max_age,
+            threshold=self.threshold,
+            predicate=self.predicate,
+        )
+
+
+class RequirementText(_Type):
+    """``code alice,bob 30d``, then maybe how many of them, and a predicate type."""
+
+    name = "requirement"
+
+    def parse(self, text: str) -> Required:
+        """Split at spaces; no key, name or type holds one."""
+        words = text.split()
+        if not 3 <= len(words) <= 5:  # noqa: PLR2004 (three are needed, two may follow)
+            message = f"`{text}` is not `KIND SIGNER,SIGNER AGE [THRESHOLD [PREDICATE]]`"
+            raise ValueError(message)
+        defaults = ("1", MANIFEST)
+        kind, signers, age, threshold, predicate = (*words, *defaults[len(words) - 3 :])
+        if not (threshold.isascii() and threshold.isdigit()):
+            message = f"`{threshold}` is not how many signers must have signed"
+            raise ValueError(message)
+        return Required(
+            kind, tuple(signers.split(",")), Duration().parse(age), int(threshold), predicate
+        )
 
 
 def _two(text: str) -> list[str]:

@@ -1,4 +1,5 @@
-//! What narrows: grants, denials, limits, times and depth, as one partial order, one question.
+//! What narrows: grants, denials, limits, attestations, times and depth, as one partial order,
+//! one question.
 //!
 //! [`Caveats::covers`] says whether a child asks for no more than its parent has, and
 //! [`Caveats::permits`] whether one link allows one request. Neither knows of signatures.
@@ -14,12 +15,14 @@ mod codec;
 mod host;
 mod limit;
 mod range;
+mod requirement;
 mod secret;
 mod tree;
 
 pub use host::{HostRule, Methods, reach};
 pub use limit::Limits;
 pub use range::Range;
+pub use requirement::Requirement;
 pub use secret::SecretRule;
 
 /// Action names, sorted and without duplicates, or `*` alone: any action.
@@ -169,6 +172,7 @@ pub struct Caveats {
     pub depth: u64,
     /// The one gate this is for, if it is for one.
     pub audience: Option<AgentId>,
+    attestations: Vec<Requirement>,
     allow_index: Index,
     deny_index: Index,
 }
@@ -190,12 +194,24 @@ pub struct Terms {
     pub depth: u64,
     /// The one gate this is for, if it is for one.
     pub audience: Option<AgentId>,
+    /// Who must have vouched for what runs; none: nobody.
+    pub attestations: Vec<Requirement>,
 }
 
 impl Caveats {
     /// Sorts, removes duplicates and refuses what the format does not hold.
     pub fn new(terms: Terms) -> Result<Self> {
-        let Terms { mut allow, mut deny, limits, not_before, expires, depth, audience } = terms;
+        let Terms {
+            mut allow,
+            mut deny,
+            limits,
+            not_before,
+            expires,
+            depth,
+            audience,
+            attestations,
+        } = terms;
+        let attestations = requirement::checked(attestations)?;
         allow.sort_unstable();
         allow.dedup();
         deny.sort_unstable();
@@ -221,6 +237,7 @@ impl Caveats {
             expires,
             depth,
             audience,
+            attestations,
             allow_index,
             deny_index,
         })
@@ -238,6 +255,12 @@ impl Caveats {
         &self.deny
     }
 
+    /// Who must have vouched for what runs, sorted.
+    #[must_use]
+    pub fn attestations(&self) -> &[Requirement] {
+        &self.attestations
+    }
+
     /// The parts, to make narrower caveats from.
     #[must_use]
     pub fn terms(&self) -> Terms {
@@ -249,6 +272,7 @@ impl Caveats {
             expires: self.expires,
             depth: self.depth,
             audience: self.audience,
+            attestations: self.attestations.clone(),
         }
     }
 
@@ -332,7 +356,7 @@ impl Caveats {
             let witness = child.audience.map_or_else(|| "any gate".to_owned(), |id| id.to_string());
             return Err(widened(Axis::Audience, detail).seen(witness));
         }
-        Ok(())
+        requirement::covers(&self.attestations, &child.attestations)
     }
 
     /// Each action of a child's grant needs one grant of the parent that covers it.

@@ -111,6 +111,9 @@ entries! {
         /// SHA-256 of the code.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
+        /// SHA-256 of the statements that vouch for it as the chain requires.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attested: Vec<String>,
         /// Hash of the policy that the message names.
         policy: String,
         /// The sender's stream.
@@ -182,6 +185,22 @@ entries! {
         expires: u64,
         /// What the keys have signed, the new one's first, base64url.
         statements: Vec<String>,
+    }
+
+    /// A statement that somebody vouches for something, which counts from here on.
+    Attested = "attested" {
+        /// SHA-256 of the statement.
+        statement: String,
+        /// What it is about: `code`, `skill` or `tool`.
+        subject: String,
+        /// The predicate type.
+        predicate: String,
+        /// The second at which it was said.
+        issued: u64,
+        /// Who has signed it, as far as the gate was told to look, sorted by key.
+        signers: Vec<String>,
+        /// The envelope as received, base64url.
+        envelope: String,
     }
 
     /// Refusals that leave no line of their own.

@@ -104,6 +104,8 @@ reasons! {
     NotGranted = "not_granted" in Capability,
     /// A link denies this request by name.
     Forbidden = "forbidden" in Capability,
+    /// Too few of those who must vouch for what would run have done so.
+    NotAttested = "not_attested" in Capability,
     /// The signer of a control statement has no standing for its target.
     NoStanding = "no_standing" in Capability,
     /// The name or the key is registered already, or the name looks like one that is.

@@ -20,6 +20,7 @@ use crate::registration::{self, Proof};
 use crate::state::{Slot, State};
 use crate::token::Token;
 
+mod attested;
 mod cache;
 
 use cache::Cache;
@@ -211,12 +212,13 @@ impl Guard {
     #[must_use]
     pub fn rule(&self, verified: &Verified, state: &State, now: u64) -> Ruling {
         match self.fresh(verified, state, now) {
-            Ok(()) => self.answer(verified, state),
+            Ok(now) => self.answer(verified, state, now),
             Err(error) => Ruling::Counted(error),
         }
     }
 
-    fn fresh(&self, verified: &Verified, state: &State, now: u64) -> Result<()> {
+    /// The second that counts for a message that is not stale and was not used before.
+    fn fresh(&self, verified: &Verified, state: &State, now: u64) -> Result<u64> {
         state.check_succeeded()?;
         let now = effective(state, now)?;
         let (message, chain) = (&verified.message, &verified.chain);
@@ -232,20 +234,22 @@ impl Guard {
             expires: body.expires,
         };
         state.check_fresh(&slot)?;
-        state.check_room(&chain.token)
+        state.check_room(&chain.token)?;
+        Ok(now)
     }
 
-    fn answer(&self, verified: &Verified, state: &State) -> Ruling {
+    fn answer(&self, verified: &Verified, state: &State, now: u64) -> Ruling {
         let (chain, body) = (&verified.chain, verified.message.body());
         let verdict = state
             .check_withdrawn(&chain.token)
             .and_then(|()| self.check_policy(&verified.message))
-            .and_then(|()| verified.capability.clone());
+            .and_then(|()| verified.capability.clone())
+            .and_then(|()| verified.check_attested(state, now));
         let request = (body.action.as_str(), &body.resource);
         let (watched, alerts) = state.check_monitor(&chain.holders, request, verdict.is_ok());
-        let verdict = verdict.and(watched);
+        let verdict = verdict.and_then(|statements| watched.map(|()| statements));
         match lines(verified, state, &self.setup.gate, &verdict, &alerts) {
-            Ok(lines) => Ruling::Logged(lines, verdict, alerts),
+            Ok(lines) => Ruling::Logged(lines, verdict.map(drop), alerts),
             Err(error) => Ruling::Counted(error),
         }
     }
@@ -337,7 +341,7 @@ fn lines(
     verified: &Verified,
     state: &State,
     gate: &AgentId,
-    verdict: &Result<()>,
+    verdict: &Result<Vec<Hash256>>,
     alerts: &[Alert],
 ) -> Result<Vec<Record>> {
     let chain = &verified.chain;
@@ -365,7 +369,11 @@ fn lines(
     Ok(lines)
 }
 
-fn decision(verified: &Verified, gate: &AgentId, verdict: &Result<()>) -> Result<Decision> {
+fn decision(
+    verified: &Verified,
+    gate: &AgentId,
+    verdict: &Result<Vec<Hash256>>,
+) -> Result<Decision> {
     let (chain, message) = (&verified.chain, &verified.message);
     let body = message.body();
     let error = verdict.as_ref().err();
@@ -390,6 +398,7 @@ fn decision(verified: &Verified, gate: &AgentId, verdict: &Result<()>) -> Result
         args: hex_text(&sha256(&body.args)),
         payload: hex_text(&body.payload_digest),
         code: body.code.map(|code| hex_text(&code)),
+        attested: verdict.iter().flatten().map(|one| hex_text(one)).collect(),
         policy: hex_text(&body.policy),
         stream: hex_text(&body.stream),
         number: body.number,

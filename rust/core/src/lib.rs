@@ -4,6 +4,7 @@
 //! arguments, values go out.
 
 pub mod args;
+pub mod attest;
 pub mod audit;
 pub mod autorun;
 pub mod caveat;

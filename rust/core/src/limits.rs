@@ -48,6 +48,22 @@ pub const REGISTRATION_BYTES: usize = 2 * 1024;
 pub const AGENTS: usize = 10_000;
 /// Keys of one name, former ones included.
 pub const AGENT_KEYS: usize = 64;
+/// Requirements of attestations in one link.
+pub const REQUIREMENTS: usize = 16;
+/// Signatures on one envelope, keys that one is tried with, and signers of one requirement.
+pub const SIGNATURES: usize = 16;
+/// Seconds that a requirement may let an attestation be old: about ten years.
+pub const ATTESTATION_SECONDS: u64 = 3_650 * 86_400;
+/// Bytes in one envelope; it is part of one line of the log.
+pub const ENVELOPE_BYTES: usize = 32 * 1024;
+/// Subjects in one statement.
+pub const SUBJECT_DIGESTS: usize = 256;
+/// Files in one skill.
+pub const SKILL_FILES: usize = 256;
+/// Words of signers about digests that one gate keeps.
+pub const VOUCHED: usize = 10_000;
+/// Statements that one decision rests on; they are part of its line.
+pub const STATEMENTS: usize = 128;
 /// Seconds a message may live.
 pub const MESSAGE_SECONDS: u64 = 300;
 /// Seconds a control statement may live.

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::attest::{Attestation, Kind, Predicate, Vouched};
 use crate::audit::{Former, INHERITED};
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
-    Alerted, ControlSeen, Decision, Entry, LinkSeen, Outcome, Record, Recovered, Registered, Rules,
-    Summary, Told, Unused,
+    Alerted, Attested, ControlSeen, Decision, Entry, LinkSeen, Outcome, Record, Recovered,
+    Registered, Rules, Summary, Told, Unused,
 };
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
@@ -27,6 +28,7 @@ mod snapshot;
 mod streams;
 mod succession;
 mod withdrawn;
+mod words;
 
 pub(crate) use links::Given;
 use links::Links;
@@ -34,6 +36,7 @@ pub use snapshot::check_rules;
 use streams::Streams;
 pub use withdrawn::Scope;
 use withdrawn::{Author, Withdrawals};
+use words::Words;
 
 /// The fold of a log.
 #[derive(Clone, Debug)]
@@ -44,6 +47,7 @@ pub struct State {
     suspended: Withdrawals,
     links: Links,
     registry: Registry,
+    words: Words,
     nonces: BTreeSet<(u64, String)>,
     /// Decisions without an outcome.
     pending: BTreeSet<u64>,
@@ -68,6 +72,7 @@ impl Default for State {
             suspended: Withdrawals::new(Reason::Suspended),
             links: Links::default(),
             registry: Registry::default(),
+            words: Words::default(),
             nonces: BTreeSet::new(),
             pending: BTreeSet::new(),
             monitor: Monitor::default(),
@@ -139,6 +144,27 @@ impl State {
             return Err(Error::new(Reason::NoStanding, detail));
         }
         Ok(())
+    }
+
+    /// What a signer has said about a digest, unless the signer is revoked or suspended here.
+    #[must_use]
+    pub fn vouched(
+        &self,
+        digest: &Hash256,
+        kind: Kind,
+        predicate: Predicate,
+        signer: &AgentId,
+    ) -> Option<Vouched> {
+        let subject = self.registry.subject(signer);
+        let barred = self.revoked.bars(signer)
+            || self.suspended.bars(signer)
+            || self.suspended.bars(&subject);
+        self.words.get(digest, kind, predicate, signer).filter(|_| !barred)
+    }
+
+    /// Refuses a statement that says nothing new.
+    pub fn check_attestation(&self, attestation: &Attestation) -> Result<()> {
+        self.words.check(attestation.vouched())
     }
 
     /// The target under which an agent is suspended, whichever of its keys is named.
@@ -304,6 +330,11 @@ impl State {
                 let registration = Registered::from_body(body)?.registration()?;
                 self.registry.apply(&registration, time)?;
                 self.hand_over(&registration);
+                Ok(())
+            }
+            Attested::KIND => {
+                let attestation = Attested::from_body(body)?.attestation()?;
+                self.words.add(attestation.vouched());
                 Ok(())
             }
             Recovered::KIND => {

@@ -1,5 +1,5 @@
-//! What is said to a gate besides messages: registrations, and words that withdraw trust, pause
-//! it or take that back.
+//! What is said to a gate besides messages: registrations, attestations, and words that withdraw
+//! trust, pause it or take that back.
 
 use moat_core::Result;
 use moat_core::audit::Former;
@@ -78,6 +78,23 @@ impl Gate {
     /// The log that this one goes on after.
     pub fn former(&self) -> Outcome<Option<Former>> {
         self.0.store.with(|state| state.former().copied())
+    }
+
+    /// Takes up a statement that somebody vouches for something, as far as these keys have
+    /// signed it; the index of its line.
+    pub fn attest(&self, envelope: &[u8], keys: &[AgentId], now: u64) -> Outcome<Result<u64>> {
+        self.0.store.health.check()?;
+        let guard = self.guard();
+        let attestation = match guard.verify_attestation(envelope, keys, now) {
+            Ok(attestation) => attestation,
+            Err(error) => return Ok(Err(error)),
+        };
+        let ruled = self.0.store.commit(now, |state, out| {
+            let line = guard.rule_attestation(&attestation, state, now);
+            line.map(|record| out.push(record))
+        })?;
+        let index = last(&ruled);
+        Ok(ruled.value.map(|()| index))
     }
 
     /// Everybody who is registered, by name.

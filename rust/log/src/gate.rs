@@ -439,6 +439,7 @@ impl Inner {
             verified.chain().token().check_times(now)?;
             verified.message().check_times(now)?;
             state.check_withdrawn(verified.chain().token())?;
+            verified.check_attested(state, now)?;
             Ok(now)
         })
     }

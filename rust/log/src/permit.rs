@@ -48,6 +48,8 @@ pub struct Effect<'a> {
     pub payload: Option<&'a [u8]>,
     /// SHA-256 of the code.
     pub code: Option<&'a [u8; 32]>,
+    /// Digest of a skill or of a tool's description (spec/attest.md).
+    pub manifest: Option<&'a [u8; 32]>,
 }
 
 impl Permit {
@@ -140,6 +142,12 @@ impl Permit {
         }
         if effect.code.is_some_and(|code| body.code.is_some_and(|named| named != *code)) {
             return differs("code");
+        }
+        if effect.code.is_some() {
+            self.verified.check_code_named()?;
+        }
+        if effect.manifest.is_some_and(|manifest| body.code != Some(*manifest)) {
+            return differs("manifest");
         }
         Ok(())
     }

@@ -82,6 +82,7 @@ fn class_of(error: &Error) -> &'static str {
         | Reason::UnknownClaim
         | Reason::BadKey => "MalformedInput",
         Reason::BadSignature => "InvalidSignature",
+        Reason::NotAttested => "NotAttested",
         Reason::Widened => "AttenuationViolation",
         Reason::Expired
         | Reason::NotYetValid

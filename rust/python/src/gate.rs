@@ -210,6 +210,18 @@ impl Gate {
         py.detach(|| self.gate.register(proof, now))?.map_err(|error| refuse(py, error))
     }
 
+    #[pyo3(signature = (envelope, *, signers, now=None))]
+    fn attest(
+        &self,
+        py: Python<'_>,
+        envelope: &[u8],
+        signers: &Bound<'_, PyAny>,
+        now: Option<u64>,
+    ) -> Result<u64> {
+        let (keys, now) = (read_keys(signers)?, self.clock.second(py, now)?);
+        py.detach(|| self.gate.attest(envelope, &keys, now))?.map_err(|error| refuse(py, error))
+    }
+
     fn agents(&self) -> Result<Vec<Registered>> {
         let of = |agent: moat_core::registry::Agent| {
             let keys = agent.keys().iter().map(|(key, since)| (AgentId(*key), *since)).collect();

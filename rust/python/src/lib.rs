@@ -1,6 +1,7 @@
 //! `moat._native`: the heart and its engines as Python types. No rule lives here.
 #![expect(clippy::needless_pass_by_value, reason = "Python hands values over")]
 
+mod attest;
 mod audit;
 mod caveat;
 mod convert;
@@ -22,6 +23,8 @@ mod _native {
     use pyo3::prelude::*;
     use pyo3::types::{PyDict, PyTuple};
 
+    #[pymodule_export]
+    use crate::attest::{Attestation, Requirement, skill_digest, tool_digest};
     #[pymodule_export]
     use crate::audit::{
         Checkpoint, ConsistencyProof, InclusionProof, Lines, Report, hand_on, read_log, verify_log,

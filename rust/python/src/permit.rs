@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::caveat::Limits;
-use crate::convert::{Clock, from_json};
+use crate::convert::{Clock, from_json, hash};
 use crate::decision::{Decision, denied};
 use crate::fault::{Fault, Result};
 use crate::identity::AgentId;
@@ -126,7 +126,9 @@ impl Permit {
         Ok(())
     }
 
-    #[pyo3(signature = (*, action=None, resource=None, recipient=None, payload=None, code=None))]
+    #[pyo3(signature = (*, action=None, resource=None, recipient=None, payload=None, code=None,
+                        manifest=None))]
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that can be compared")]
     fn check(
         &self,
         py: Python<'_>,
@@ -135,10 +137,14 @@ impl Permit {
         recipient: Option<AgentId>,
         payload: Option<&[u8]>,
         code: Option<&[u8]>,
+        manifest: Option<&[u8]>,
     ) -> Result<()> {
         let code = code.map(sha256);
+        let manifest = manifest.map(|digest| hash(digest, "a digest")).transpose()?;
+        let manifest = manifest.as_ref();
         let recipient = recipient.as_ref().map(|id| &id.0);
-        let effect = Effect { action, resource, recipient, payload, code: code.as_ref() };
+        let code = code.as_ref();
+        let effect = Effect { action, resource, recipient, payload, code, manifest };
         self.permit.check(&effect).map_err(|error| self.refuse(py, error))
     }
 

@@ -9,6 +9,7 @@ use moat_core::token::{self, Stamp};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::attest::{read_requirements, requirements};
 use crate::caveat::{Denial, Grant, Limits};
 use crate::convert::{given, json_args, moment, random, second, seconds};
 use crate::fault::{Result, violation};
@@ -81,6 +82,11 @@ impl Link {
     }
 
     #[getter]
+    fn attestations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        requirements(py, self.0.claims().caveats.attestations())
+    }
+
+    #[getter]
     fn parent<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.claims().parent.map(|parent| PyBytes::new(py, &parent))
     }
@@ -141,7 +147,7 @@ impl Token {
     #[staticmethod]
     #[pyo3(signature = (
         root, *, holder, allow, expires_in, limits=None, deny=None, not_before=None, depth=0,
-        audience=None, now=None, rng=None
+        audience=None, attestations=None, now=None, rng=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "one for each axis of a link")]
     fn issue(
@@ -154,6 +160,7 @@ impl Token {
         not_before: Option<&Bound<'_, PyAny>>,
         depth: u64,
         audience: Option<AgentId>,
+        attestations: Option<&Bound<'_, PyAny>>,
         now: Option<u64>,
         rng: Option<&Bound<'_, PyAny>>,
     ) -> Result<Self> {
@@ -166,6 +173,7 @@ impl Token {
             expires: now.saturating_add(seconds(expires_in)?),
             depth,
             audience: audience.map(|id| id.0),
+            attestations: read_requirements(attestations)?,
         })?;
         let stamp = Stamp { holder: holder.0, now, nonce: random(rng)? };
         Ok(Self(token::Token::issue(&root.0, stamp, caveats)?))
@@ -173,7 +181,7 @@ impl Token {
 
     #[pyo3(signature = (
         issuer, *, holder, allow=None, deny=None, limits=None, expires_in=None, not_before=None,
-        depth=None, audience=None, now=None, rng=None
+        depth=None, audience=None, attestations=None, now=None, rng=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "one for each axis of a link")]
     fn attenuate(
@@ -187,6 +195,7 @@ impl Token {
         not_before: Option<&Bound<'_, PyAny>>,
         depth: Option<u64>,
         audience: Option<AgentId>,
+        attestations: Option<&Bound<'_, PyAny>>,
         now: Option<u64>,
         rng: Option<&Bound<'_, PyAny>>,
     ) -> Result<Self> {
@@ -208,6 +217,7 @@ impl Token {
         // One less is what stays as it is; none left is refused by the comparison below.
         terms.depth = depth.unwrap_or(terms.depth.saturating_sub(1));
         terms.audience = audience.map(|id| id.0).or(terms.audience);
+        terms.attestations.extend(read_requirements(attestations)?);
         let stamp = Stamp { holder: holder.0, now, nonce: random(rng)? };
         let child = self.0.attenuate(&issuer.0, stamp, Caveats::new(terms)?);
         Ok(Self(child.map_err(violation)?))
@@ -292,6 +302,11 @@ impl Token {
     #[getter]
     fn deny<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyTuple>> {
         Ok(denials(py, self.0.leaf()?.claims().caveats.deny())?)
+    }
+
+    #[getter]
+    fn attestations<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyTuple>> {
+        Ok(requirements(py, self.0.leaf()?.claims().caveats.attestations())?)
     }
 
     #[getter]

@@ -57,6 +57,7 @@ fn terms() -> Terms {
         expires: 200,
         depth: 3,
         audience: Some(gate(1)),
+        attestations: Vec::new(),
     }
 }
 

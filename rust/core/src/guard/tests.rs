@@ -11,13 +11,13 @@ use crate::message::Body;
 use crate::pattern::{Pattern, Resource};
 use crate::token::{Claims, Link};
 
-const NOW: u64 = 1_800_000_000;
+pub(super) const NOW: u64 = 1_800_000_000;
 
-fn who(n: u8) -> Identity {
+pub(super) fn who(n: u8) -> Identity {
     Identity::from_seed("agent", &[n; 32]).unwrap()
 }
 
-fn terms(allow: Vec<Grant>, deny: Vec<Denial>) -> Terms {
+pub(super) fn terms(allow: Vec<Grant>, deny: Vec<Denial>) -> Terms {
     Terms {
         allow,
         deny,
@@ -26,16 +26,17 @@ fn terms(allow: Vec<Grant>, deny: Vec<Denial>) -> Terms {
         expires: NOW + 1000,
         depth: 15,
         audience: None,
+        attestations: Vec::new(),
     }
 }
 
-fn grant(resource: &str, actions: &[&str], args: Args) -> Grant {
+pub(super) fn grant(resource: &str, actions: &[&str], args: Args) -> Grant {
     let actions = Actions::new(actions.iter().map(ToString::to_string)).unwrap();
     Grant { resource: Pattern::parse(resource).unwrap(), actions, args }
 }
 
 /// A chain from `who(0)` over `who(1)`, `who(2)` …, correctly signed, whatever it says.
-fn chain(all: Vec<Terms>) -> Token {
+pub(super) fn chain(all: Vec<Terms>) -> Token {
     let mut links: Vec<Link> = Vec::new();
     for (at, terms) in (0_u8..).zip(all) {
         let claims = Claims {
@@ -53,6 +54,17 @@ fn chain(all: Vec<Terms>) -> Token {
 }
 
 fn seal(token: &Token, action: &str, resource: &str, args: &[u8]) -> Vec<u8> {
+    sealed(token, action, resource, args, None)
+}
+
+/// The same, with the digest of what is to run.
+pub(super) fn sealed(
+    token: &Token,
+    action: &str,
+    resource: &str,
+    args: &[u8],
+    code: Option<Hash256>,
+) -> Vec<u8> {
     let sender = who(u8::try_from(token.links().len()).unwrap());
     let body = Body {
         token: sha256(token.as_bytes()),
@@ -63,7 +75,7 @@ fn seal(token: &Token, action: &str, resource: &str, args: &[u8]) -> Vec<u8> {
         args: args.to_vec(),
         payload: Vec::new(),
         payload_digest: sha256(b""),
-        code: None,
+        code,
         policy: Policy::CHAIN_ONLY.hash(),
         stream: [7; 16],
         number: 0,
@@ -75,7 +87,7 @@ fn seal(token: &Token, action: &str, resource: &str, args: &[u8]) -> Vec<u8> {
     Message::seal(&sender, token.as_bytes(), &body).unwrap()
 }
 
-fn guard() -> Guard {
+pub(super) fn guard() -> Guard {
     let setup = Setup {
         gate: who(99).id(),
         roots: vec![who(0).id()],
@@ -87,7 +99,7 @@ fn guard() -> Guard {
 }
 
 /// A guard whose comparison of links always says yes.
-fn blind() -> Guard {
+pub(super) fn blind() -> Guard {
     Guard { narrowing: |_| Ok(()), ..guard() }
 }
 

@@ -6,6 +6,7 @@ use super::links::Seen;
 use super::streams::Stream;
 use super::withdrawn::{Author, Scope, Withdrawal};
 use super::{State, unhex};
+use crate::attest::{Kind, Predicate, Vouched};
 use crate::audit::Former;
 use crate::control::Target;
 use crate::entry::Rules;
@@ -60,6 +61,16 @@ pub(super) enum Item {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
         scope: Scope,
+    },
+    /// What a signer has said about a digest.
+    Word {
+        /// The digest.
+        of: String,
+        kind: String,
+        predicate: String,
+        signer: String,
+        issued: u64,
+        statement: String,
     },
     Nonce {
         expires: u64,
@@ -120,6 +131,14 @@ impl State {
         for (verb, all) in [("revoke", &self.revoked), ("suspend", &self.suspended)] {
             items.extend(all.all().map(|(target, one)| withdrawn(verb, target, one)));
         }
+        items.extend(self.words.all().map(|word| Item::Word {
+            of: hex::encode(word.subject),
+            kind: word.kind.code().to_owned(),
+            predicate: word.predicate.uri().to_owned(),
+            signer: word.signer.to_string(),
+            issued: word.issued,
+            statement: hex::encode(word.statement),
+        }));
         items.extend(
             self.nonces
                 .iter()
@@ -188,6 +207,17 @@ impl State {
                     _ => return Err(Error::malformed("a snapshot has a signer that is not one")),
                 };
                 table.add(target, by, scope);
+            }
+            Item::Word { of, kind, predicate, signer, issued, statement } => {
+                let word = Vouched {
+                    subject: unhex(&of)?,
+                    kind: Kind::parse(&kind)?,
+                    predicate: Predicate::parse(&predicate)?,
+                    signer: agent_of(&signer)?,
+                    issued,
+                    statement: unhex(&statement)?,
+                };
+                self.words.add(std::iter::once(word));
             }
             Item::Nonce { expires, nonce } => drop(self.nonces.insert((expires, nonce))),
             Item::Stream { holder, stream, newest, used, expires, principal } => {

@@ -26,6 +26,7 @@ fn link(from: u8, to: u8, parent: Option<&Link>, life: u64) -> Link {
         expires: NOW + life,
         depth: 3,
         audience: None,
+        attestations: Vec::new(),
     };
     let claims = Claims {
         issuer: who(from).id(),
@@ -63,6 +64,7 @@ fn decision(link: &Link, allow: bool, (stream, number): (u8, u64), expires: u64)
         args: zero.clone(),
         payload: zero.clone(),
         code: None,
+        attested: Vec::new(),
         policy: zero,
         stream: hex::encode([stream; 16]),
         number,

@@ -1,7 +1,7 @@
 //! The CWT claims of one link (RFC 8392) and how they follow those of its parent.
 
 use super::Link;
-use crate::caveat::{Caveats, Denial, Grant, Limits, Terms};
+use crate::caveat::{Caveats, Denial, Grant, Limits, Requirement, Terms};
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
 use crate::limits;
@@ -19,6 +19,7 @@ const DENY: i64 = -65538;
 const LIMITS: i64 = -65539;
 const PARENT: i64 = -65540;
 const DEPTH: i64 = -65541;
+const ATTESTATIONS: i64 = -65542;
 
 /// What a link says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Claims {
         let caveats = &self.caveats;
         let optional = usize::from(audience.is_some()) + usize::from(self.parent.is_some());
         let mut out = Writer::with_capacity(512);
-        out.map(10 + optional).int(ISS).text(issuer);
+        out.map(11 + optional).int(ISS).text(issuer);
         if let Some(gate) = audience {
             out.int(AUD).text(gate);
         }
@@ -69,6 +70,8 @@ impl Claims {
             out.int(PARENT).bytes(&parent);
         }
         out.int(DEPTH).array(2).uint(self.index).uint(caveats.depth);
+        out.int(ATTESTATIONS).array(caveats.attestations().len());
+        caveats.attestations().iter().for_each(|requirement| requirement.write(&mut out));
         out.finish()
     }
 
@@ -76,7 +79,7 @@ impl Claims {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         let mut draft = Draft::default();
-        for _ in 0..reader.map(12, "the claims")? {
+        for _ in 0..reader.map(13, "the claims")? {
             draft.read(&mut reader)?;
         }
         reader.end()?;
@@ -147,6 +150,7 @@ struct Draft<'a> {
     limits: Option<Limits>,
     parent: Option<Hash256>,
     depth: Option<(u64, u64)>,
+    attestations: Option<Vec<Requirement>>,
 }
 
 impl<'a> Draft<'a> {
@@ -175,6 +179,11 @@ impl<'a> Draft<'a> {
                 reader.array_of(2, "depth")?;
                 let depth = (reader.uint("the index")?, reader.uint("the further depth")?);
                 once(&mut self.depth, depth, "depth")
+            }
+            ATTESTATIONS => {
+                let size = reader.array(limits::REQUIREMENTS, "attestations")?;
+                let all = (0..size).map(|_| Requirement::read(reader)).collect::<Result<_>>()?;
+                once(&mut self.attestations, all, "attestations")
             }
             other => {
                 let detail = format!("claim {other} is not known to this version");
@@ -208,6 +217,7 @@ impl<'a> Draft<'a> {
                 expires,
                 depth,
                 audience: self.audience.map(|(gate, _)| gate),
+                attestations: required(self.attestations, "attestations")?,
             })?,
         })
     }

@@ -25,6 +25,7 @@ fn terms(depth: u64) -> Terms {
         expires: NOW + 100,
         depth,
         audience: None,
+        attestations: Vec::new(),
     }
 }
 

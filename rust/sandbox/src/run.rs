@@ -261,7 +261,7 @@ async fn command(
 
 async fn invoke(store: &mut Store<State>, linked: &Linked, call: &Call) -> wasmtime::Result<Value> {
     let instance = linked.pre.instantiate_async(&mut *store).await?;
-    let function = instance.get_func(&mut *store, &call.function);
+    let function = instance.get_func(&mut *store, call.function);
     let function = function.ok_or_else(|| wasmtime::format_err!("no such function"))?;
     let mut results = vec![Val::Bool(false); usize::from(call.result.is_some())];
     function.call_async(store, &call.args, &mut results).await?;

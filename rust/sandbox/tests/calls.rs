@@ -78,8 +78,14 @@ fn same() -> Vec<(&'static str, Value)> {
 fn every_type_comes_back_as_it_went_in() {
     let (engine, module) = typed();
     for (kind, value) in same() {
-        let outcome =
-            call(&engine, &module, &plenty(), &format!("same-{kind}"), &[value.clone()]).unwrap();
+        let outcome = call(
+            &engine,
+            &module,
+            &plenty(),
+            &format!("same-{kind}"),
+            std::slice::from_ref(&value),
+        )
+        .unwrap();
         assert_eq!((outcome.status, outcome.result), (Status::Ok, Some(value)), "{kind}");
     }
 }

@@ -71,6 +71,30 @@ fn each_segment_is_named_by_its_first_line_and_begins_with_a_snapshot() {
 }
 
 #[test]
+fn a_tile_that_the_newest_segment_fills_is_made_again_when_the_log_opens() {
+    let (place, ..) = segmented(100);
+    let reopen = || Store::open(place.options(), Tally::default()).unwrap();
+    let store = reopen();
+    notes(&store, 100..300);
+    store.close().unwrap();
+    let (tile, oldest) = (place.log().join("tile/0/000"), place.segment_at(0));
+    let (good, removed) = (std::fs::read(&tile).unwrap(), std::fs::read(&oldest).unwrap());
+    let mend = || {
+        std::fs::write(&tile, &[&good[1..], &[0]].concat()).unwrap();
+        let store = reopen();
+        assert!(store.opened().tiles_rebuilt);
+        assert_eq!(std::fs::read(&tile).unwrap(), good);
+        store
+    };
+    let newest = *place.firsts().last().unwrap();
+    let gone = mend().prune(newest, NOW).unwrap();
+    assert_eq!((gone.before, gone.entries), (newest, newest));
+    // As a crash leaves it, before its files are gone.
+    std::fs::write(&oldest, removed).unwrap();
+    drop(mend());
+}
+
+#[test]
 fn opening_reads_no_line_in_the_middle_of_older_segments() {
     let (place, ..) = segmented(100);
     let firsts = place.firsts();

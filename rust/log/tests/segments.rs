@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{NOW, Place, Tally, entry, gate, note, notes};
 use moat_core::audit::{Checkpoint, InclusionProof, Line, SnapshotPart};
+use moat_core::limits::TIME_MAX;
 use moat_log::{
     AnchorState, Entry, LogError, Options, Report, Store, Trust, Unchecked, Witness, lines, verify,
     walk,
@@ -92,6 +93,26 @@ fn a_tile_that_the_newest_segment_fills_is_made_again_when_the_log_opens() {
     // As a crash leaves it, before its files are gone.
     std::fs::write(&oldest, removed).unwrap();
     drop(mend());
+}
+
+#[test]
+fn a_second_that_no_line_can_have_is_refused_before_the_state_hears_of_it() {
+    let place = Place::in_memory();
+    let store = open(&place).unwrap();
+    let late = store.commit(TIME_MAX + 1, |_, out| out.push(entry(0)));
+    assert!(matches!(late, Err(LogError::Entry(_))));
+    note(&store, 0).unwrap();
+    assert_eq!(store.position().unwrap(), (2, NOW));
+}
+
+#[test]
+fn lines_of_one_large_commit_are_found() {
+    let place = Place::in_memory();
+    let store = Store::open(place.options(), Tally::default()).unwrap();
+    store.commit(NOW, |_, out| out.extend((0..600).map(entry))).unwrap();
+    for index in [255, 256, 257, 511, 512, 600] {
+        assert_eq!(Line::parse(&store.read(index).unwrap()).unwrap().index, index);
+    }
 }
 
 #[test]

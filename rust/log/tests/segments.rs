@@ -81,7 +81,7 @@ fn a_tile_that_the_newest_segment_fills_is_made_again_when_the_log_opens() {
     let (tile, oldest) = (place.log().join("tile/0/000"), place.segment_at(0));
     let (good, removed) = (std::fs::read(&tile).unwrap(), std::fs::read(&oldest).unwrap());
     let mend = || {
-        std::fs::write(&tile, &[&good[1..], &[0]].concat()).unwrap();
+        std::fs::write(&tile, [&good[1..], &[0]].concat()).unwrap();
         let store = reopen();
         assert!(store.opened().tiles_rebuilt);
         assert_eq!(std::fs::read(&tile).unwrap(), good);
@@ -103,6 +103,22 @@ fn a_second_that_no_line_can_have_is_refused_before_the_state_hears_of_it() {
     assert!(matches!(late, Err(LogError::Entry(_))));
     note(&store, 0).unwrap();
     assert_eq!(store.position().unwrap(), (2, NOW));
+}
+
+#[test]
+fn a_first_segment_that_nobody_removed_is_missed_by_who_walks_the_lines() {
+    let (place, ..) = segmented(100);
+    std::fs::remove_file(place.segment_at(0)).unwrap();
+    let walked = walk(&place.log(), &gate().id(), |_| ControlFlow::Continue(()));
+    assert!(matches!(walked, Err(LogError::ChainBroken { index: 0, .. })), "{walked:?}");
+}
+
+#[test]
+fn each_removal_tells_what_it_removes() {
+    let (place, ..) = segmented(100);
+    let (store, firsts) = (open(&place).unwrap(), place.firsts());
+    assert_eq!(store.prune(firsts[1], NOW).unwrap().entries, firsts[1]);
+    assert_eq!(store.prune(firsts[2], NOW).unwrap().entries, firsts[2] - firsts[1]);
 }
 
 #[test]

@@ -118,3 +118,19 @@ pub const RULE_TRANSITIONS: usize = 64;
 pub const SUBJECTS: usize = 65_536;
 /// Agents that a monitor counts below the holder of one first link: an eighth of all.
 pub const SUBJECTS_PER_PRINCIPAL: usize = SUBJECTS / 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bounds that are reckoned, written out as the spec has them.
+    #[test]
+    fn a_reckoned_bound_is_the_number_in_the_spec() {
+        assert_eq!([LINK_BYTES, CHAIN_BYTES, MESSAGE_BYTES], [8_192, 65_536, 1_048_576]);
+        assert_eq!([ARGS_BYTES, CONTROL_BYTES, REGISTRATION_BYTES], [32_768, 1_024, 2_048]);
+        assert_eq!([SNAPSHOT_ITEM_BYTES, CHECKPOINT_BYTES], [49_152, 131_072]);
+        assert_eq!([RULES_BYTES, SUBJECTS, SUBJECTS_PER_PRINCIPAL], [32_768, 65_536, 8_192]);
+        assert_eq!([ARGS_INTEGER, RULE_LIMIT], [9_007_199_254_740_992; 2]);
+        assert_eq!(RULE_SECONDS, 604_800);
+    }
+}

@@ -247,3 +247,29 @@ impl<'s> Replay<'s> {
         next.and_then(follows).unwrap_or(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_the_segments_wherever_a_read_ends() {
+        // The first read ends with the last byte of the third line, before its newline.
+        let lines = [65_000, 535, LINE_BYTES].map(|size| vec![b'x'; size]);
+        let bytes = lines.join(&b'\n');
+        assert_eq!(bytes.len(), CHUNK);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.write_all(b"\nlater\n").unwrap();
+        let span = Span { first: 0, end: CHUNK as u64 + 1 };
+        let mut reader = Lines::new(file, span);
+        for line in &lines {
+            assert_eq!(reader.next().unwrap(), Some(line.as_slice()));
+        }
+        assert_eq!(reader.next().unwrap(), None, "what was written later is not the span's");
+        assert_eq!((reader.place().offset, reader.rest()), (span.end, &[][..]));
+    }
+}

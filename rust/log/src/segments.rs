@@ -206,3 +206,22 @@ fn last_line(file: &File, span: Span) -> Result<(Option<Vec<u8>>, u64), LogError
     let line = bytes.split_off(start);
     Ok((whole.then_some(line), from + start as u64))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_found_at_its_place_however_long_it_is() {
+        for size in [1, 100, LINE_BYTES] {
+            let mut file = tempfile::tempfile().unwrap();
+            let (before, last) = (b"first\n".repeat(20_000), vec![b'x'; size]);
+            file.write_all(&[&before, &last, &b"\n"[..]].concat()).unwrap();
+            let span = Span { first: 0, end: file.metadata().unwrap().len() };
+            assert_eq!(last_line(&file, span).unwrap(), (Some(last), before.len() as u64));
+        }
+    }
+}

@@ -240,3 +240,18 @@ impl Writer {
         written.map_err(|error| self.health.fail(format!("a write failed: {error}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn a_sync_that_the_system_refuses_is_an_error() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let mut pipe = File::from(OwnedFd::from(writer));
+        assert!(Disk::sync(&mut pipe).is_err(), "a pipe has no disk");
+    }
+}

@@ -404,3 +404,31 @@ fn a_segment_without_the_gates_key_is_not_folded() {
     assert!(matches!(error, LogError::BadMac { .. }), "{error}");
     assert_eq!(named(&error), (first, first, 0));
 }
+
+#[test]
+fn a_first_segment_of_another_history_or_without_its_end_is_found_when_the_log_opens() {
+    let history = |from: u64| {
+        let place = Place::in_memory();
+        let store = open(&place).unwrap();
+        let until = (from..).find(|n| note(&store, *n).is_ok() && place.firsts().len() == 2);
+        assert!(until.is_some());
+        store.close().unwrap();
+        place
+    };
+    let (one, other) = (history(100), history(500));
+    let newest = one.firsts()[1];
+    assert_eq!(other.firsts(), [0, newest]);
+    let opened = |bytes: &[u8]| {
+        let place = one.copied();
+        fs::write(place.segment_at(0), bytes).unwrap();
+        open(&place).map(drop).map_err(|error| named(&error))
+    };
+    let own = fs::read(one.segment_at(0)).unwrap();
+    assert!(opened(&own).is_ok());
+    // The gate wrote every line of it, but not in this log.
+    let others = fs::read(other.segment_at(0)).unwrap();
+    assert_eq!(opened(&others), Err((newest, newest, 0)));
+    let end = own.trim_ascii_end().iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let (segment, index, _) = opened(&own[..end]).unwrap_err();
+    assert_eq!((segment, index), (0, newest - 1));
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{NOW, Place, Tally, entry, gate, note, notes};
 use moat_core::audit::{Checkpoint, InclusionProof, Line, SnapshotPart};
+use moat_core::limits::TIME_MAX;
 use moat_log::{
     AnchorState, LogError, Options, Record, Report, Store, Trust, Unchecked, Witness, lines,
     verify, walk,
@@ -68,6 +69,66 @@ fn each_segment_is_named_by_its_first_line_and_begins_with_a_snapshot() {
     assert_eq!(report.unchecked, [Unchecked::Macs]);
     let kinds = [("open", 1), ("note", 100), ("snapshot", firsts.len() as u64 - 1)];
     assert_eq!(report.kinds, kinds.map(|(kind, count)| (kind.to_owned(), count)));
+}
+
+#[test]
+fn a_tile_that_the_newest_segment_fills_is_made_again_when_the_log_opens() {
+    let (place, ..) = segmented(100);
+    let reopen = || Store::open(place.options(), Tally::default()).unwrap();
+    let store = reopen();
+    notes(&store, 100..300);
+    store.close().unwrap();
+    let (tile, oldest) = (place.log().join("tile/0/000"), place.segment_at(0));
+    let (good, removed) = (std::fs::read(&tile).unwrap(), std::fs::read(&oldest).unwrap());
+    let mend = || {
+        std::fs::write(&tile, [&good[1..], &[0]].concat()).unwrap();
+        let store = reopen();
+        assert!(store.opened().tiles_rebuilt);
+        assert_eq!(std::fs::read(&tile).unwrap(), good);
+        store
+    };
+    let newest = *place.firsts().last().unwrap();
+    let gone = mend().prune(newest, NOW).unwrap();
+    assert_eq!((gone.before, gone.entries), (newest, newest));
+    // As a crash leaves it, before its files are gone.
+    std::fs::write(&oldest, removed).unwrap();
+    drop(mend());
+}
+
+#[test]
+fn a_second_that_no_line_can_have_is_refused_before_the_state_hears_of_it() {
+    let place = Place::in_memory();
+    let store = open(&place).unwrap();
+    let late = store.commit(TIME_MAX + 1, |_, out| out.push(entry(0)));
+    assert!(matches!(late, Err(LogError::Entry(_))));
+    note(&store, 0).unwrap();
+    assert_eq!(store.position().unwrap(), (2, NOW));
+}
+
+#[test]
+fn a_first_segment_that_nobody_removed_is_missed_by_who_walks_the_lines() {
+    let (place, ..) = segmented(100);
+    std::fs::remove_file(place.segment_at(0)).unwrap();
+    let walked = walk(&place.log(), &gate().id(), |_| ControlFlow::Continue(()));
+    assert!(matches!(walked, Err(LogError::ChainBroken { index: 0, .. })), "{walked:?}");
+}
+
+#[test]
+fn each_removal_tells_what_it_removes() {
+    let (place, ..) = segmented(100);
+    let (store, firsts) = (open(&place).unwrap(), place.firsts());
+    assert_eq!(store.prune(firsts[1], NOW).unwrap().entries, firsts[1]);
+    assert_eq!(store.prune(firsts[2], NOW).unwrap().entries, firsts[2] - firsts[1]);
+}
+
+#[test]
+fn lines_of_one_large_commit_are_found() {
+    let place = Place::in_memory();
+    let store = Store::open(place.options(), Tally::default()).unwrap();
+    store.commit(NOW, |_, out| out.extend((0..600).map(entry))).unwrap();
+    for index in [255, 256, 257, 511, 512, 600] {
+        assert_eq!(Line::parse(&store.read(index).unwrap()).unwrap().index, index);
+    }
 }
 
 #[test]

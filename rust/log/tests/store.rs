@@ -360,6 +360,20 @@ fn two_copies_of_a_log_can_be_compared() {
 }
 
 #[test]
+fn what_waits_for_a_sync_is_bounded() {
+    let place = Place::new();
+    let store = place.open().unwrap();
+    let queue = |count: usize| {
+        let body = format!("{{\"text\":\"{}\"}}", "x".repeat(60_000)).into_bytes();
+        let entries = (0..count).map(|_| Entry { kind: "note", body: body.clone() });
+        drop(store.commit_nowait(NOW, |_, out| out.extend(entries)).unwrap());
+        store.syncs()
+    };
+    assert_eq!([queue(1), queue(100)], [0, 0], "6 MB wait");
+    assert_eq!([queue(50), queue(1)], [0, 1], "9 MB do not");
+}
+
+#[test]
 fn an_older_clock_does_not_make_older_lines() {
     let place = Place::with_notes(1);
     let options = Options { now: 5, ..place.options() };

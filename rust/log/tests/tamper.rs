@@ -13,7 +13,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use common::{NOW, Place, Seen, copy, gate, note, notes};
-use moat_core::audit::{Chain, Checkpoint, MacKey, OPEN};
+use moat_core::audit::{Chain, Checkpoint, Line, MacKey, OPEN};
 use moat_core::key::Identity;
 use moat_log::{AnchorState, LogError, Options, Store, Trust, Unchecked, Witness, verify, walk};
 
@@ -198,8 +198,50 @@ fn a_missing_anchor_is_made_and_said_to_have_been_missing() {
     std::fs::remove_file(place.anchor()).unwrap();
     let report = place.verify().unwrap();
     assert!(report.unchecked.contains(&Unchecked::AnchorMissing));
-    assert_eq!(place.open().unwrap().opened().anchor, AnchorState::Missing);
+    let store = place.open().unwrap();
+    assert_eq!(store.opened().anchor, AnchorState::Missing);
+    assert!(place.anchor().exists(), "from the opening on");
+    drop(store);
     assert_eq!(place.open().unwrap().opened().anchor, AnchorState::Matched);
+}
+
+#[test]
+fn what_opening_records_has_its_places_its_tile_and_its_signature() {
+    // A torn line 255 of a log whose anchor has 256: line 255 says so, line 256 that it counts.
+    let place = Place::with_notes(255);
+    let mut lines = place.lines();
+    let torn = lines[255].len() / 2;
+    lines[255].truncate(torn);
+    place.set_lines(&lines);
+    let tile = place.log().join("tile/0/000");
+    std::fs::remove_file(&tile).unwrap();
+    let options = Options { accept_restored: true, ..place.options() };
+    let store = Store::open(options, Seen::default()).unwrap();
+    assert!(tile.exists(), "line 255 fills it");
+    let signed = std::fs::read_to_string(place.checkpoint()).unwrap();
+    assert_eq!(Checkpoint::parse(&signed).unwrap().size(), 257);
+    notes(&store, 0..3);
+    for (index, kind) in [(255, "torn"), (256, "restored"), (257, "note"), (259, "note")] {
+        let bytes = store.read(index).unwrap();
+        let line = Line::parse(&bytes).unwrap();
+        assert_eq!((line.index, line.kind), (index, kind));
+    }
+}
+
+#[test]
+fn opening_signs_what_a_crash_left_unsigned() {
+    let place = Place::with_notes(2);
+    let store = place.open().unwrap();
+    note(&store, 2).unwrap();
+    let crashed = place.copied();
+    let signed = |path| Checkpoint::parse(&std::fs::read_to_string(path).unwrap()).unwrap().size();
+    assert_eq!((signed(crashed.checkpoint()), signed(crashed.anchor())), (3, 3));
+    let opened = crashed.open().unwrap();
+    assert_eq!((signed(crashed.checkpoint()), signed(crashed.anchor())), (4, 4));
+    drop(opened);
+    std::fs::remove_file(crashed.checkpoint()).unwrap();
+    let _opened = crashed.open().unwrap();
+    assert_eq!(signed(crashed.checkpoint()), 4);
 }
 
 #[test]

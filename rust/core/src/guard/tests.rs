@@ -5,10 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::caveat::{Actions, Args, Caveats, Denial, Grant, Terms};
+use crate::control::{Statement, Verb};
 use crate::entry::{Entry, LinkSeen};
 use crate::key::Identity;
 use crate::message::Body;
 use crate::pattern::{Pattern, Resource};
+use crate::registration::{Registration, Role};
 use crate::token::{Claims, Link};
 
 pub(super) const NOW: u64 = 1_800_000_000;
@@ -278,4 +280,69 @@ fn a_full_generation_makes_room_and_what_is_used_stays() {
     assert!(large.get(&key(0)).is_none() && large.get(&key(1)).is_none());
     assert!(large.get(&key(2)).is_some() && large.get(&key(4)).is_some());
     drop(guard);
+}
+
+#[test]
+fn bytes_make_room_too_once_they_are_more_than_a_generation_holds() {
+    let (cache, key) = (Cache::default(), |n: usize| sha256(&n.to_be_bytes()));
+    let (_, verified) = verified();
+    for (n, size) in [4 << 20, 4 << 20, 1, 8 << 20].into_iter().enumerate() {
+        cache.put(key(n), Arc::clone(verified.chain()), size);
+    }
+    assert!(cache.get(&key(0)).is_none() && cache.get(&key(1)).is_none(), "they filled one");
+    assert!(cache.get(&key(2)).is_some(), "the next one's, and already old");
+}
+
+#[test]
+fn a_control_statement_for_this_gate_and_in_its_time_becomes_a_line() {
+    let (target, signer) = (Target::Agent(who(5).id()), who(0).id());
+    let (gate, verb) = (who(99).id(), Verb::Revoke);
+    let said =
+        Statement { verb, target, gate, signer, nonce: [1; 16], issued: NOW, expires: NOW + 60 };
+    let (guard, mut state) = (guard(), State::default());
+    let bytes = Control::sign(&who(0), &said).unwrap();
+    let genuine = guard.verify_control(&bytes, NOW).unwrap();
+    let (kind, body) = guard.rule_control(&genuine, &state, NOW).unwrap();
+    let entry = ControlSeen::from_body(&body).unwrap();
+    assert_eq!((kind, entry.scope.as_str()), (ControlSeen::KIND, "gate"));
+    assert_eq!(entry.statement, URL_SAFE_NO_PAD.encode(&bytes));
+
+    let refused = |bytes: &[u8], now| guard.verify_control(bytes, now).unwrap_err().reason;
+    let elsewhere = Statement { gate: who(98).id(), ..said };
+    let elsewhere = Control::sign(&who(0), &elsewhere).unwrap();
+    assert_eq!(refused(&elsewhere, NOW), Reason::WrongGate);
+    assert_eq!(refused(&bytes, NOW + 60), Reason::Stale);
+    let mut forged = bytes;
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(refused(&forged, NOW), Reason::BadSignature);
+    state.advance(NOW + 60);
+    let late = guard.rule_control(&genuine, &state, NOW).unwrap_err();
+    assert_eq!(late.reason, Reason::Stale, "the log's time counts");
+}
+
+#[test]
+fn a_control_statement_is_bounded_before_it_is_read() {
+    let reason = |size| Control::decode(&vec![0; size]).unwrap_err().reason;
+    assert_eq!((reason(1024), reason(1025)), (Reason::Malformed, Reason::TooLarge));
+}
+
+#[test]
+fn a_registration_becomes_the_line_that_says_it() {
+    let it = Registration {
+        role: Role::Agent,
+        name: "clerk".to_owned(),
+        gate: who(99).id(),
+        key: who(5).id(),
+        previous: None,
+        nonce: [1; 16],
+        issued: NOW,
+        expires: NOW + 60,
+    };
+    let bytes = Proof::sign(&it, &who(5), None).unwrap();
+    let genuine = guard().verify_registration(&bytes, NOW).unwrap();
+    let (kind, body) = guard().rule_registration(&genuine, &State::default(), NOW).unwrap();
+    let entry = Registered::from_body(&body).unwrap();
+    assert_eq!((kind, entry.registration()), (Registered::KIND, Ok(it)));
+    let reason = |size| Proof::decode(&vec![0; size]).unwrap_err().reason;
+    assert_eq!((reason(2048), reason(2049)), (Reason::Malformed, Reason::TooLarge));
 }

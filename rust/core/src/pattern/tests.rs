@@ -372,13 +372,21 @@ fn canonicalize_repairs_what_is_plain() {
         "file:///%2520",
         "file://host/a",
         "tool://a//b",
+        "tool://a//",
         "tool://a/*",
         "tool://a/;b",
         "tool://a/\u{202e}",
     ] {
         assert!(canonicalize(text).is_err(), "{text}");
     }
-    assert!(canonicalize(&"x".repeat(2049)).is_err());
+}
+
+#[test]
+fn what_is_repaired_has_at_most_four_times_the_bytes_of_a_resource() {
+    let longest = format!("file:///{}", "a/../".repeat(408));
+    assert_eq!(longest.len(), 2048);
+    assert_eq!(canonicalize(&longest).as_deref(), Ok("file://"));
+    assert_eq!(canonicalize(&(longest + "b")).unwrap_err().reason, Reason::TooLarge);
 }
 
 #[test]
@@ -386,4 +394,13 @@ fn an_error_shows_no_raw_control_or_bidi_character() {
     let error = Resource::parse("tool://a/\u{202e}\n\u{1b}[2J").unwrap_err();
     assert!(error.detail.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{}", error.detail);
     assert!(Resource::parse(&"\u{10ffff}".repeat(128)).unwrap_err().detail.chars().count() < 300);
+}
+
+#[test]
+fn an_error_shows_the_text_and_of_a_long_one_its_first_120_characters() {
+    let told = |text: &str| Resource::parse(text).unwrap_err().detail;
+    assert!(told("Tool://a").starts_with("`Tool://a` is not"), "{}", told("Tool://a"));
+    for (size, shown) in [(120, "x".repeat(120)), (121, "x".repeat(120) + "…")] {
+        assert!(told(&"x".repeat(size)).starts_with(&format!("`{shown}` is not")));
+    }
 }

@@ -109,6 +109,38 @@ fn a_key_stands_for_the_first_key_of_its_agent() {
 }
 
 #[test]
+fn a_trusted_roots_later_keys_are_trusted_and_no_others() {
+    let mut registry = registry(&[("agent", 8, None), ("agent", 9, Some(8))]);
+    for (new, previous) in [(1, None), (2, Some(1)), (3, Some(2))] {
+        let it = Registration { role: Role::Root, ..says("root", key(new), previous.map(key)) };
+        registry.apply(&it, 0).unwrap();
+    }
+    for (trusted, wanted) in [
+        (&[][..], &[][..]),
+        (&[1], &[1, 2, 3]),
+        (&[2, 7], &[2, 3, 7]),
+        (&[3, 1, 3], &[1, 2, 3]),
+        (&[8], &[8]),
+    ] {
+        let trusted: Vec<_> = trusted.iter().copied().map(key).collect();
+        let mut wanted: Vec<_> = wanted.iter().copied().map(key).collect();
+        wanted.sort_unstable();
+        assert_eq!(registry.roots(&trusted), wanted, "{trusted:?}");
+    }
+}
+
+#[test]
+fn keys_of_one_second_come_back() {
+    let mut registry = Registry::default();
+    for (new, previous) in [(1, None), (2, Some(1))] {
+        registry.apply(&says("one", key(new), previous.map(key)), 7).unwrap();
+    }
+    let mut again = Registry::default();
+    again.restore(&registry.snapshot()[0]).unwrap();
+    assert_eq!(again, registry);
+}
+
+#[test]
 fn a_refused_registration_changes_nothing() {
     let mut registry = registry(&[("one", 1, None)]);
     let before = registry.clone();

@@ -245,6 +245,7 @@ impl Item {
             | Self::Rules(_)
             | Self::Link { .. }
             | Self::Agent(_)
+            | Self::Word { .. }
             | Self::Withdrawn { .. } => true,
             // An effect that was under way has its decision in the former log.
             Self::Monitor { of } => matches!(of, monitor::Item::Row(row) if row.open == 0),

@@ -185,7 +185,7 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use std::collections::HashSet;
 
     use proptest::prelude::*;
@@ -239,6 +239,41 @@ mod tests {
         assert!(streams.check(&slot(&agent(2), 0, 0)).is_ok());
         streams.forget(100);
         assert!(streams.check(&slot(&id, 0, 0)).is_ok());
+    }
+
+    #[test]
+    fn what_is_left_of_a_principals_streams_still_counts() {
+        let (mut streams, id) = (Streams::default(), agent(1));
+        for (stream, expires) in [(0, 100), (1, 200), (2, 200)] {
+            streams.take(&Slot { expires, ..slot(&id, stream, 0) }).unwrap();
+        }
+        streams.forget(100);
+        assert_eq!((streams.count, streams.below.get(&id)), (2, Some(&2)));
+        streams.forget(200);
+        assert_eq!((streams.count, streams.below.get(&id)), (0, None));
+    }
+
+    #[test]
+    fn a_gate_has_room_for_so_many_streams_whoever_they_are_of() {
+        let (mut streams, agents) = (Streams::default(), [1, 2, 3, 4, 5, 6, 7, 8, 9].map(agent));
+        for n in 0..STREAMS {
+            let (holder, id) = (n.to_string(), &agents[n % 8]);
+            streams.take(&Slot { holder: &holder, ..slot(id, 0, 0) }).unwrap();
+        }
+        let full = streams.check(&slot(&agents[8], 0, 0)).unwrap_err();
+        assert_eq!(full.reason, Reason::StreamsFull);
+        streams.forget(100);
+        assert!(streams.check(&slot(&agents[8], 0, 0)).is_ok());
+    }
+
+    #[test]
+    fn streams_are_listed_by_holder_and_then_by_id() {
+        let (mut streams, id) = (Streams::default(), agent(1));
+        for (holder, stream) in [("b", 1), ("a", 2), ("b", 0), ("a", 1)] {
+            streams.take(&Slot { holder, ..slot(&id, stream, 0) }).unwrap();
+        }
+        let listed: Vec<_> = streams.all().iter().map(|(holder, at, _)| (*holder, at[0])).collect();
+        assert_eq!(listed, [("a", 1), ("a", 2), ("b", 0), ("b", 1)]);
     }
 
     proptest! {

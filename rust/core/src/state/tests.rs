@@ -1,6 +1,8 @@
 //! A state, its snapshot, and the state that comes back from it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod back;
+
 use proptest::prelude::*;
 
 use super::*;

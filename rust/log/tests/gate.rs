@@ -1,0 +1,128 @@
+//! A gate over a log: what its permits and watches leave behind.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moat_core::audit::Line;
+use moat_core::caveat::{Actions, Args, Caveats, Grant, Limits, Terms};
+use moat_core::control::{Control, Statement, Target, Verb};
+use moat_core::key::{Identity, sha256};
+use moat_core::message::{Body, Message};
+use moat_core::monitor::Rules;
+use moat_core::pattern::{Pattern, Resource};
+use moat_core::policy::Policy;
+use moat_core::token::{Stamp, Token};
+use moat_log::{Decision, End, Gate, SEGMENT_BYTES, lines};
+
+const NOW: u64 = 1_800_000_000;
+
+fn who(n: u8) -> Identity {
+    Identity::from_seed("agent", &[n; 32]).unwrap()
+}
+
+/// A gate that trusts `who(0)`, whose key is `who(99)`, and a token of `who(1)` for it.
+struct Place {
+    folder: tempfile::TempDir,
+    gate: Gate,
+    token: Token,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let gate =
+            Gate::open(&folder.path().join("log"), &who(99), None, false, SEGMENT_BYTES, NOW);
+        let gate = gate.unwrap();
+        let roots = vec![who(0).id()];
+        gate.arm(Policy::CHAIN_ONLY, roots, Vec::new(), Rules::default(), NOW).unwrap();
+        let actions = Actions::new(["call".to_owned()]).unwrap();
+        let resource = Pattern::parse("tool://a/**").unwrap();
+        let terms = Terms {
+            allow: vec![Grant { resource, actions, args: Args::Any }],
+            deny: Vec::new(),
+            limits: Limits::default(),
+            not_before: NOW,
+            expires: NOW + 1000,
+            depth: 3,
+            audience: None,
+        };
+        let stamp = Stamp { holder: who(1).id(), now: NOW, nonce: [1; 16] };
+        let token = Token::issue(&who(0), stamp, Caveats::new(terms).unwrap()).unwrap();
+        Self { folder, gate, token }
+    }
+
+    /// What the gate says to the message with this number.
+    fn ask(&self, number: u64) -> Decision {
+        let body = Body {
+            token: sha256(self.token.as_bytes()),
+            gate: who(99).id(),
+            recipient: who(99).id(),
+            action: "call".to_owned(),
+            resource: Resource::parse("tool://a/x").unwrap(),
+            args: b"{}".to_vec(),
+            payload: Vec::new(),
+            payload_digest: sha256(b""),
+            code: None,
+            policy: Policy::CHAIN_ONLY.hash(),
+            stream: [7; 16],
+            number,
+            issued: NOW,
+            expires: NOW + 60,
+            causes: Vec::new(),
+            labels: Vec::new(),
+        };
+        let wire = Message::seal(&who(1), self.token.as_bytes(), &body).unwrap();
+        self.gate.decide(&wire, NOW)
+    }
+
+    /// The bodies of the log's lines of a kind.
+    fn bodies(&self, kind: &str) -> Vec<String> {
+        let all = lines(&self.folder.path().join("log"), 0).unwrap().map(Result::unwrap);
+        let body = |bytes: Vec<u8>| {
+            let line = Line::parse(&bytes).unwrap();
+            (line.kind == kind).then(|| String::from_utf8(line.body.to_vec()).unwrap())
+        };
+        all.filter_map(body).collect()
+    }
+}
+
+fn end() -> End {
+    End { status: "ok".to_owned(), result: None, fuel: None, detail: None }
+}
+
+#[test]
+fn a_watch_is_told_of_a_withdrawal_until_it_is_dropped() {
+    let place = Place::new();
+    let permits: Vec<_> = (0..2).map(|n| place.ask(n).permit.unwrap()).collect();
+    let told = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+    let count = |n: usize| {
+        let told = Arc::clone(&told[n]);
+        move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let (over, _under_way) = (permits[0].watch(count(0)), permits[1].watch(count(1)));
+    drop(over);
+    let (signer, target) = (who(0).id(), Target::Agent(who(1).id()));
+    let (gate, verb) = (who(99).id(), Verb::Revoke);
+    let said =
+        Statement { verb, target, gate, signer, nonce: [2; 16], issued: NOW, expires: NOW + 60 };
+    place.gate.control(&Control::sign(&who(0), &said).unwrap(), NOW).unwrap().unwrap();
+    assert_eq!(told.map(|told| told.load(Ordering::SeqCst)), [0, 1]);
+}
+
+#[test]
+fn permits_that_were_never_opened_are_written_down_and_no_others() {
+    let place = Place::new();
+    let [closed, open, unopened] = [0, 1, 2].map(|n| place.ask(n));
+    let entry = unopened.entry.unwrap();
+    let (closed, open) = (closed.permit.unwrap(), open.permit.unwrap());
+    closed.open(NOW).unwrap();
+    open.open(NOW).unwrap();
+    closed.close(end(), NOW).unwrap();
+    drop((closed, open, unopened));
+    place.gate.close(NOW).unwrap();
+    assert_eq!(place.bodies("unused"), [format!("{{\"decisions\":[{entry}]}}")]);
+    assert_eq!(place.bodies("outcome").len(), 1);
+}

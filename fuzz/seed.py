@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).resolve().parent
 VECTORS: Final = HERE.parent / "spec" / "vectors"
-MOST: Final = 60
+MOST: Final = 64
 """Files of one target."""
 LARGE: Final = 3000
 """Bytes above which a case is left out: small inputs are mutated faster."""

@@ -760,16 +760,17 @@ class Egress:
     def __new__(
         cls,
         *,
-        anchors: Sequence[bytes],
-        resolver: Callable[[str], Iterable[str]] | None,
-        timeout: timedelta,
-        request_bytes: int,
-        response_bytes: int,
+        anchors: Sequence[bytes] | None = None,
+        resolver: Callable[[str], Iterable[str]] | None = None,
+        timeout: timedelta | None = None,
+        request_bytes: int | None = None,
+        response_bytes: int | None = None,
     ) -> Self:
         """Trust public issuers and ``anchors`` (certificates in DER).
 
-        ``resolver`` gives the addresses of a name; ``None`` is the system's. ``timeout`` is for a
-        whole request, the numbers of bytes are for its body and that of its answer. Raises
+        ``resolver`` gives the addresses of a name, on any thread; ``None`` is the system's.
+        ``timeout`` is for a whole request (30 s), the numbers of bytes are for its body (1 MiB)
+        and that of its answer (16 MiB). Raises
         ``MalformedInput`` for an anchor that is no certificate.
         """
     def send(
@@ -1071,11 +1072,14 @@ class Module:
         stdin: bytes | None = None,
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
+        network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
         be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
         permit unopened, where a directory of its limits reaches a folder its gate protects, and
-        ``MalformedInput`` for a component that is no command."""
+        ``MalformedInput`` for a component that is no command. ``network`` is what a component's
+        requests go through, and what gives handles and values once the permit is open; without
+        it every request is refused."""
     def call(
         self,
         permit: Permit,
@@ -1085,6 +1089,7 @@ class Module:
         stdin: bytes | None = None,
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
+        network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
     ) -> SandboxOutcome:
         """Call an exported function of a component as ``run`` runs a command. ``arguments`` is a
         list or tuple in order, or a dict by the parameters' names. Raises ``MalformedInput``, and

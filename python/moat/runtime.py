@@ -248,7 +248,7 @@ class Moat:
         """Start work as an identity, or as the one of that name kept here."""
         if isinstance(identity, str):
             identity = self.identity(identity)
-        return Session(self.pep, identity, token)
+        return Session(self.pep, identity, token, secrets=self.secrets)
 
     def connect(self, identity: Identity | str, token: Token) -> Endpoint:
         """Give a registered agent its place at the router: a session with a mailbox."""

@@ -27,15 +27,16 @@ import os
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast, runtime_checkable
 
+from moat._injection import Boxed, fetch, inject, inject_async
 from moat._native import AgentId, Pattern, Permit, canonicalize
 from moat.errors import InjectorFailed, MalformedInput, MoatError, UnknownHandle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from moat._native import Host
+    from moat._native import Host, Secret
 
 R = TypeVar("R")
 
@@ -159,7 +160,7 @@ class SecretProxy:
         the value. An interrupt, an exit and a cancellation go on as what they are, emptied.
         """
         secret = self._claim(permit, handle, host)
-        result, failure = _inject(secret, into)
+        result, failure = inject(secret, into)
         if failure is not None:
             raise failure
         return cast("R", result)
@@ -169,10 +170,27 @@ class SecretProxy:
     ) -> R:
         """Do what ``fill`` does with an ``async def`` injector."""
         secret = self._claim(permit, handle, host)
-        result, failure = await _inject_async(secret, into)
+        result, failure = await inject_async(secret, into)
         if failure is not None:
             raise failure
         return cast("R", result)
+
+    def reveal(self, permit: Permit) -> list[tuple[str, str]]:
+        """Give handle and value of every secret that the token of an open permit names.
+
+        For the engine that sends a guest's requests, which puts each only where every link binds
+        it (spec/egress.md); a guest never sees one. Left out, and logged for the owner, is what
+        is not bound to this agent, or not to all of the hosts that the token names for it.
+        """
+        values = []
+        for secret in permit.limits.secrets:
+            found, why = self._for_code(permit, secret)
+            if found is None:
+                _LOG.warning("kept %s from code (entry %d): %s", secret.handle, permit.entry, why)
+                continue
+            values.append((secret.handle, found.reveal()))
+            found.wipe()
+        return values
 
     def rotate(self, handle: str, value: str) -> None:
         """Put a new value behind a handle; the next fill gets it.
@@ -222,7 +240,7 @@ class SecretProxy:
             binding = self._bindings.get(handle)
         return binding or (self._book and self._book.find(handle)) or None
 
-    def _claim(self, permit: Permit, handle: str, host: str) -> _Secret:
+    def _claim(self, permit: Permit, handle: str, host: str) -> Boxed:
         """Fetch the value for this use of it, or refuse with one text for every reason."""
         if not isinstance(permit, Permit):
             message = "a secret is filled for a `Permit`; ask the gate for one"
@@ -236,7 +254,7 @@ class SecretProxy:
         else:
             why = self._objection(permit, handle, binding, host)
         if binding is not None and why is None:
-            secret, failure = _fetch(binding.source, binding.name)
+            secret, failure = fetch(binding.source.get, binding.name)
             if failure is not None and not isinstance(failure, InjectorFailed):
                 raise failure
             why = f"backend `{binding.backend}` gave no value: {getattr(failure, 'kind', None)}"
@@ -247,6 +265,24 @@ class SecretProxy:
             raise UnknownHandle(message + "the owner's log `moat.secrets` says why")
         _LOG.debug("filling %s for %s at %s (entry %d)", handle, permit.sender, host, permit.entry)
         return secret
+
+    def _for_code(self, permit: Permit, secret: Secret) -> tuple[Boxed | None, str | None]:
+        """Fetch the value for one line of a token's secrets, or say what speaks against it."""
+        try:
+            binding = self._find(secret.handle)
+        except MoatError as error:
+            return None, str(error)
+        if binding is None or permit.sender not in binding.agents:
+            return None, "no such handle for this agent"
+        if not (permit.is_open and permit.gate == self._gate):
+            return None, "the permit is not open in this process, or another gate's"
+        if not any(pattern.covers(secret.host) for pattern in binding.hosts):
+            return None, "the handle is not bound to all hosts that the token names for it"
+        found, failure = fetch(binding.source.get, binding.name)
+        if failure is not None and not isinstance(failure, InjectorFailed):
+            raise failure
+        why = None if failure is None else f"backend `{binding.backend}` gave no value"
+        return found, why
 
     def _objection(
         self, permit: Permit, handle: str, binding: Binding | None, host: str
@@ -271,7 +307,7 @@ class Memory:
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         """Take values by name; the mapping given is not kept."""
-        self._secrets = {name: _Secret(value) for name, value in (values or {}).items()}
+        self._secrets = {name: Boxed(value) for name, value in (values or {}).items()}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> str:
@@ -281,7 +317,7 @@ class Memory:
 
     def set(self, name: str, value: str) -> None:
         """Put a value in the place of the one before, which is zeroed."""
-        new = _Secret(value)
+        new = Boxed(value)
         with self._lock:
             old = self._secrets.get(name)
             self._secrets[name] = new
@@ -327,43 +363,6 @@ class Environment:
     def __repr__(self) -> str:
         """Show the prefix."""
         return f"<Environment: {self._prefix}*>"
-
-
-# --- what a value lies in ------------------------------------------------------------------------
-
-
-class _Secret:
-    """A box around one value: no text, no copy, no pickle."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, value: object) -> None:
-        if not isinstance(value, str) or not value:
-            message = "a secret is text of at least one character"
-            raise MalformedInput(message)
-        # Without `surrogatepass` an odd byte in a variable would raise an error that holds it.
-        self._data = bytearray(value.encode("utf-8", "surrogatepass"))
-
-    def reveal(self) -> str:
-        """Give the value: a new string, which nobody can wipe."""
-        return self._data.decode("utf-8", "surrogatepass")
-
-    def wipe(self) -> None:
-        """Overwrite it with zeros."""
-        self._data[:] = bytes(len(self._data))
-
-    def is_in(self, part: object) -> bool:
-        """Whether it occurs in bytes, in a text or in how a number is written."""
-        if not isinstance(part, bytes | bytearray):
-            part = str(part).encode("utf-8", "surrogatepass")
-        return self._data in part
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    def __reduce__(self) -> NoReturn:  # copying asks for it too
-        message = "a secret is not copied or pickled; fill it in where it is needed"
-        raise TypeError(message)
 
 
 def _unbound(handle: str) -> UnknownHandle:
@@ -413,90 +412,3 @@ def _some_matches(patterns: Iterable[Pattern], host: str) -> bool:
 def _printable(text: object) -> str:
     """Make a text that a stranger chose fit for one line of a log."""
     return "".join(c if c.isprintable() else "?" for c in str(text)[:100])
-
-
-# --- the injection -------------------------------------------------------------------------------
-# INVARIANT: no exception passes through the three functions that call a backend or an injector.
-# Whatever is raised to the caller is made here, and raised where no frame has a value.
-
-
-def _fetch(backend: Backend, name: str) -> tuple[_Secret | None, BaseException | None]:
-    try:
-        return _Secret(backend.get(name)), None
-    except BaseException as error:  # noqa: BLE001 (nothing that was raised may go on)
-        return None, _stand_in(error)
-
-
-def _inject(secret: _Secret, into: Callable[[str], R]) -> tuple[R | None, BaseException | None]:
-    try:
-        return _fit(into(secret.reveal()), secret)
-    except BaseException as error:  # noqa: BLE001 (as above)
-        return None, _stand_in(error, secret)
-    finally:
-        secret.wipe()
-
-
-async def _inject_async(
-    secret: _Secret, into: Callable[[str], Awaitable[R]]
-) -> tuple[R | None, BaseException | None]:
-    try:
-        return _fit(await into(secret.reveal()), secret)
-    except BaseException as error:  # noqa: BLE001 (as above)
-        return None, _stand_in(error, secret)
-    finally:
-        secret.wipe()
-
-
-def _stand_in(error: BaseException, secret: _Secret | None = None) -> BaseException:
-    """Make what is raised in the place of an error: of its text, frames and causes, nothing."""
-    if isinstance(error, SystemExit):
-        code = error.code if type(error) is SystemExit else 1
-        return SystemExit(code if code is None or type(code) is int else 1)
-    for kind in (KeyboardInterrupt, GeneratorExit):
-        if isinstance(error, kind):
-            return kind()
-    if not isinstance(error, Exception):
-        from asyncio import CancelledError  # noqa: PLC0415 - slow to import, and seldom needed
-
-        if isinstance(error, CancelledError):
-            return CancelledError()
-    name = _name(error, secret)
-    message = f"the injector raised `{name}`, whose text may hold the secret; handle it inside"
-    return _failed(message, name)
-
-
-def _fit(result: R, secret: _Secret) -> tuple[R | None, InjectorFailed | None]:
-    """Let plain data through in which the value does not occur as it is written."""
-    waiting: list[Any] = [result]
-    seen: set[int] = set()
-    while waiting:
-        part = waiting.pop()
-        kind = type(part)
-        if kind in {list, tuple, set, frozenset, dict}:
-            if id(part) not in seen:
-                seen.add(id(part))
-                waiting += part
-                waiting += part.values() if kind is dict else ()
-        elif part is None or kind is bool:
-            continue
-        elif kind not in {int, float, str, bytes, bytearray}:
-            if hasattr(part, "close"):  # a connection, or a coroutine that nobody awaited
-                part.close()
-            message = f"the injector returned `{_name(part, secret)}`, which may hold the secret; "
-            return None, _failed(message + "return text, bytes or what JSON can hold")
-        elif secret.is_in(part):
-            message = "what the injector returned holds the secret; return what the agent may see"
-            return None, _failed(message)
-    return result, None
-
-
-def _name(thing: object, secret: _Secret | None) -> str:
-    """Name a thing's class, unless somebody made a class that is named by the value."""
-    name = type(thing).__name__
-    return "object" if secret is not None and secret.is_in(name) else name
-
-
-def _failed(message: str, kind: str | None = None) -> InjectorFailed:
-    failed = InjectorFailed(message)
-    failed.kind = kind
-    return failed

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Token,
     )
     from moat.pep import Pep
-    from moat.sandbox import Sandbox
+    from moat.sandbox import Sandbox, Values
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,9 +122,15 @@ class Session:
     keep a session for as long as its agent works. Safe across threads.
     """
 
-    def __init__(self, pep: Pep, identity: Identity, token: Token) -> None:
-        """Start a stream at a gate, by whose clock it goes."""
+    def __init__(
+        self, pep: Pep, identity: Identity, token: Token, *, secrets: Values | None = None
+    ) -> None:
+        """Start a stream at a gate, by whose clock it goes.
+
+        ``secrets`` fills the handles in what code that is run here sends (``Sandbox.run``).
+        """
         self._pep = pep
+        self._secrets = secrets
         self._identity = identity
         self._token = token
         required = (one.kind for link in token.links for one in link.attestations)
@@ -250,7 +256,13 @@ class Session:
             args["env"] = dict(env)
         permit = self.request("run", resource, args=args, payload=stdin, code=sandbox.sha256)
         seen = permit.args
-        return sandbox.run(permit, stdin=permit.payload, args=seen["argv"], env=seen.get("env"))
+        return sandbox.run(
+            permit,
+            stdin=permit.payload,
+            args=seen["argv"],
+            env=seen.get("env"),
+            secrets=self._secrets,
+        )
 
     def delegate(self, holder: AgentId, **narrowing: Unpack[Narrowing]) -> Token:
         """Sign a further link for another agent; asking for more is ``AttenuationViolation``."""

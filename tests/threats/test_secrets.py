@@ -352,13 +352,13 @@ def test_the_box_made_for_a_fill_is_zeroed_after_it(
     pep: Pep, proxy: SecretProxy, into: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes = []
-    inject = secrets._inject
+    inject = secrets.inject
 
     def spy(box: Any, into: Any) -> Any:
         boxes.append(box)
         return inject(box, into)
 
-    monkeypatch.setattr(secrets, "_inject", spy)
+    monkeypatch.setattr(secrets, "inject", spy)
     with leave(pep) as permit, contextlib.suppress(InjectorFailed):
         proxy.fill(permit, HANDLE, host=HOST, into=into)
     assert [set(box.reveal()) for box in boxes] == [{"\0"}]

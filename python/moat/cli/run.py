@@ -87,7 +87,9 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
             expires_in=LIFETIME,
         )
         permit = moat.pep.authorize(wire)
-        outcome = sandbox.run(permit, stdin=payload, args=args["argv"], env=env)
+        outcome = sandbox.run(
+            permit, stdin=payload, args=args["argv"], env=env, secrets=moat.secrets
+        )
     _tell(app, permit, outcome)
 
 

@@ -50,20 +50,28 @@ type Sent<'py> = (u16, Vec<(String, Bound<'py, PyBytes>)>, Bound<'py, PyBytes>);
 #[pymethods]
 impl Egress {
     #[new]
-    #[pyo3(signature = (*, anchors, resolver, timeout, request_bytes, response_bytes))]
+    #[pyo3(signature = (
+        *, anchors=None, resolver=None, timeout=None, request_bytes=None, response_bytes=None
+    ))]
     fn new(
         py: Python<'_>,
-        anchors: Vec<Vec<u8>>,
+        anchors: Option<Vec<Vec<u8>>>,
         resolver: Option<Py<PyAny>>,
-        timeout: Duration,
-        request_bytes: u64,
-        response_bytes: u64,
+        timeout: Option<Duration>,
+        request_bytes: Option<u64>,
+        response_bytes: Option<u64>,
     ) -> Result<Self> {
-        let trust = Trust::new(anchors.iter().map(Vec::as_slice));
+        let trust = Trust::new(anchors.iter().flatten().map(Vec::as_slice));
         let trust = trust.map_err(|refusal| Fault::Py(exception(py, "MalformedInput", refusal)))?;
-        let bounds = Bounds { time: timeout, request_bytes, response_bytes, ..Bounds::default() };
+        let most = Bounds::default();
+        let bounds = Bounds {
+            time: timeout.unwrap_or(most.time),
+            request_bytes: request_bytes.unwrap_or(most.request_bytes),
+            response_bytes: response_bytes.unwrap_or(most.response_bytes),
+            ..most
+        };
         let resolver: Arc<dyn Resolver> = match resolver {
-            Some(ask) => Arc::new(Asked(ask)),
+            Some(ask) => Arc::new(Asked(Arc::new(ask))),
             None => Arc::new(System),
         };
         Ok(Self { trust, bounds, resolver })
@@ -82,15 +90,7 @@ impl Egress {
     ) -> Result<Sent<'py>> {
         permit.check_open(py)?;
         let named = url.clone();
-        let secrets = secrets.into_iter().map(|(handle, value)| {
-            let value = Zeroizing::new(value.into_bytes());
-            let made = Secret::new(Resource::parse(&handle)?, value);
-            made.map_err(|refusal| raise(py, &named, &refusal))
-        });
-        let secrets = secrets.collect::<Result<Vec<_>>>()?;
-        let trust = self.trust.clone();
-        let resolver = Arc::clone(&self.resolver);
-        let engine = Engine::new(permit.links(), secrets, self.bounds, resolver, trust);
+        let engine = self.engine(py, permit, secrets)?;
         let request = Request { method, url, headers, body: Full::new(Bytes::from(body)) };
         let withdrawn = Arc::new(Notify::new());
         let stop = Arc::clone(&withdrawn);
@@ -110,6 +110,25 @@ impl Egress {
             .iter()
             .map(|(name, value)| (name.as_str().to_owned(), PyBytes::new(py, value.as_bytes())));
         Ok((status, headers.collect(), PyBytes::new(py, &body)))
+    }
+}
+
+impl Egress {
+    /// An engine for what the token of a permit names, with these values behind its handles.
+    pub(crate) fn engine(
+        &self,
+        py: Python<'_>,
+        permit: &Permit,
+        secrets: Vec<(String, String)>,
+    ) -> Result<Engine> {
+        let secrets = secrets.into_iter().map(|(handle, value)| {
+            let value = Zeroizing::new(value.into_bytes());
+            let made = Secret::new(Resource::parse(&handle)?, value);
+            made.map_err(|refusal| raise(py, "", &refusal))
+        });
+        let secrets = secrets.collect::<Result<Vec<_>>>()?;
+        let (trust, resolver) = (self.trust.clone(), Arc::clone(&self.resolver));
+        Ok(Engine::new(permit.links(), secrets, self.bounds, resolver, trust))
     }
 }
 
@@ -158,18 +177,25 @@ fn run<T>(future: impl Future<Output = PyResult<T>>) -> Result<T> {
     Ok(ended?)
 }
 
-/// A resolver in Python: called with a name, gives its addresses as texts.
-struct Asked(Py<PyAny>);
+/// A resolver in Python: called with a name, gives its addresses as texts. It is asked on a
+/// thread of its own: whoever waits for the interpreter's lock must not hold up other requests.
+struct Asked(Arc<Py<PyAny>>);
 
 impl Resolver for Asked {
     fn resolve<'a>(&'a self, name: &'a str) -> Answer<'a> {
-        let found = Python::attach(|py| {
-            let found = self.0.call1(py, (name,))?;
-            let found = found.bind(py).try_iter()?;
-            found.map(|address| address?.extract::<IpAddr>()).collect::<PyResult<Vec<_>>>()
-        });
+        let (ask, name) = (Arc::clone(&self.0), name.to_owned());
         // What it raised may say anything; that the name has no address is all that counts.
-        Box::pin(std::future::ready(found.map_err(|_| io::Error::other("no address"))))
+        let none = || io::Error::other("no address");
+        Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || {
+                Python::attach(|py| {
+                    let found = ask.call1(py, (name,))?;
+                    let found = found.bind(py).try_iter()?;
+                    found.map(|one| one?.extract::<IpAddr>()).collect::<PyResult<Vec<_>>>()
+                })
+            });
+            found.await.map_err(|_| none())?.map_err(|_| none())
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod gate;
 mod host;
 mod identity;
 mod message;
+mod outgoing;
 mod permit;
 mod sandbox;
 mod statement;

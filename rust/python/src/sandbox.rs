@@ -1,17 +1,21 @@
 //! Modules and their runs.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moat_core::key::sha256;
 use moat_log::End;
-use moat_sandbox::{Bounds, Engine, Input, Interrupt, Outcome, SandboxError, Status, Value};
+use moat_sandbox::{
+    Bounds, Engine, Input, Interrupt, Outcome, Outgoing, SandboxError, Status, Value,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::caveat::Limits;
+use crate::egress::Egress;
 use crate::fault::{Fault, Result, exception, note};
+use crate::outgoing::Way;
 use crate::permit::Permit;
 use crate::value;
 
@@ -80,7 +84,8 @@ impl Module {
         PyBytes::new(py, &self.module.sha256())
     }
 
-    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None))]
+    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None, network=None))]
+    #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn run(
         &self,
         py: Python<'_>,
@@ -88,15 +93,18 @@ impl Module {
         stdin: Option<&[u8]>,
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
+        network: Option<Network<'_>>,
     ) -> Result<SandboxOutcome> {
         let input = input(stdin, args, env)?;
         self.module.command().map_err(|error| raise(py, &error))?;
-        self.spend(py, permit, |bounds, stop| {
-            self.engine.run(&self.module, bounds, &input, Some(stop))
+        self.spend(py, permit, (input, network), |bounds, input, stop| {
+            self.engine.run(&self.module, bounds, input, Some(stop))
         })
     }
 
-    #[pyo3(signature = (permit, name, arguments, *, stdin=None, args=None, env=None))]
+    #[pyo3(signature = (
+        permit, name, arguments, *, stdin=None, args=None, env=None, network=None
+    ))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn call(
         &self,
@@ -107,11 +115,14 @@ impl Module {
         stdin: Option<&[u8]>,
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
+        network: Option<Network<'_>>,
     ) -> Result<SandboxOutcome> {
         let input = input(stdin, args, env)?;
         let arguments = value::read(arguments)?;
         let call = self.module.call(name, &arguments).map_err(|error| raise(py, &error))?;
-        self.spend(py, permit, |bounds, stop| self.engine.call(&call, bounds, &input, Some(stop)))
+        self.spend(py, permit, (input, network), |bounds, input, stop| {
+            self.engine.call(&call, bounds, input, Some(stop))
+        })
     }
 
     #[getter]
@@ -131,21 +142,43 @@ impl Module {
         &self,
         py: Python<'_>,
         permit: &Permit,
-        work: impl Fn(&Bounds, &Interrupt) -> Ran + Send + Sync,
+        (mut input, network): (Input, Option<Network<'_>>),
+        work: impl Fn(&Bounds, &Input, &Interrupt) -> Ran + Send + Sync,
     ) -> Result<SandboxOutcome> {
         permit.check_code(py, &self.module.sha256())?;
         let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
         // Opened first: a second try with the same permit ends here, and takes no watch away.
         permit.open(py)?;
+        if let Some(network) = network {
+            // Values are asked for with the permit open, and before the guest starts.
+            let way = way(py, permit, &network).inspect_err(|_| {
+                // The fault is what the caller hears of; a log that fails as well denies later.
+                let _told = permit.close(py, unrun("what the guest may send could not be set up"));
+            })?;
+            input.outgoing = Some(way);
+        }
         let interrupt = Interrupt::new();
         let withdrawn = interrupt.clone();
         let watch = permit.watch(move || withdrawn.interrupt());
-        let ran = py.detach(|| work(&bounds, &interrupt));
+        let ran = py.detach(|| work(&bounds, &input, &interrupt));
         drop(watch);
         permit.close(py, end(&ran))?;
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
+}
+
+/// The engine's settings, and what gives the values of secrets once the permit is open.
+type Network<'py> = (Py<Egress>, Bound<'py, PyAny>);
+
+fn way(
+    py: Python<'_>,
+    permit: &Permit,
+    (egress, secrets): &Network<'_>,
+) -> Result<Arc<dyn Outgoing>> {
+    let secrets: Vec<(String, String)> = secrets.call0()?.extract()?;
+    let engine = egress.get().engine(py, permit, secrets)?;
+    Ok(Arc::new(Way(Arc::new(engine))))
 }
 
 type Ran = std::result::Result<Outcome, SandboxError>;
@@ -183,13 +216,12 @@ fn end(ran: &Ran) -> End {
                 _ => None,
             },
         },
-        Err(error) => End {
-            status: "not_run".to_owned(),
-            result: None,
-            fuel: None,
-            detail: Some(error.to_string()),
-        },
+        Err(error) => unrun(error.to_string()),
     }
+}
+
+fn unrun(detail: impl Into<String>) -> End {
+    End { status: "not_run".to_owned(), result: None, fuel: None, detail: Some(detail.into()) }
 }
 
 /// How a run ended: ``status`` is one of ``ok``, ``exit``, ``out_of_fuel``, ``out_of_memory``,

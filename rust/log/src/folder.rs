@@ -186,3 +186,22 @@ fn failed(action: &'static str, path: &Path, error: Errno) -> LogError {
     }
     LogError::Io { action, path, source: io::Error::from(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_refused_and_is_no_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        std::fs::write(&path, [7; 10]).unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        assert_eq!(folder.bytes("file", 10).unwrap(), Some(vec![7; 10]));
+        assert!(matches!(folder.bytes("file", 9), Err(LogError::Untrusted { .. })));
+        assert_eq!(folder.bytes("none", 9).unwrap(), None);
+        assert!(folder.sync_file("file").unwrap() && !folder.sync_file("none").unwrap());
+        assert!(Folder::open(&path).is_err() && folder.find("file").is_err());
+    }
+}

@@ -54,6 +54,10 @@ impl Place {
 
     /// What the gate says to the message with this number.
     fn ask(&self, number: u64) -> Decision {
+        self.gate.decide(&self.message(number), NOW)
+    }
+
+    fn message(&self, number: u64) -> Vec<u8> {
         let body = Body {
             token: sha256(self.token.as_bytes()),
             gate: who(99).id(),
@@ -72,8 +76,7 @@ impl Place {
             causes: Vec::new(),
             labels: Vec::new(),
         };
-        let wire = Message::seal(&who(1), self.token.as_bytes(), &body).unwrap();
-        self.gate.decide(&wire, NOW)
+        Message::seal(&who(1), self.token.as_bytes(), &body).unwrap()
     }
 
     /// The bodies of the log's lines of a kind.
@@ -125,4 +128,17 @@ fn permits_that_were_never_opened_are_written_down_and_no_others() {
     place.gate.close(NOW).unwrap();
     assert_eq!(place.bodies("unused"), [format!("{{\"decisions\":[{entry}]}}")]);
     assert_eq!(place.bodies("outcome").len(), 1);
+}
+
+#[test]
+fn a_batch_is_answered_in_its_order() {
+    let place = Place::new();
+    let messages: Vec<_> = [0, 1, 0].into_iter().chain(2..20).map(|n| place.message(n)).collect();
+    let wires: Vec<_> = messages.iter().map(Vec::as_slice).collect();
+    let answers = place.gate.decide_many(&wires, NOW);
+    let refused: Vec<_> = answers.iter().map(|it| it.error.as_ref().map(|e| e.reason)).collect();
+    let wanted = (0..21).map(|n| (n == 2).then_some(moat_core::Reason::Replayed));
+    assert_eq!(refused, wanted.collect::<Vec<_>>(), "the third is the first once more");
+    let entries: Vec<_> = answers.iter().filter_map(|answer| answer.entry).collect();
+    assert!(entries.is_sorted() && entries.len() == 20);
 }

@@ -78,7 +78,7 @@ fn a_rule_file_has_so_many_bytes_and_a_sequence_so_many_steps() {
     let over = Rules::from_json(padded(32_769).as_bytes()).unwrap_err();
     assert_eq!(over.reason, Reason::TooLarge);
     let sequence = |steps: usize| {
-        let steps = vec![r#"{"action":"call"}"#; steps].join(",");
+        let steps = vec![r#"{"actions":["call"]}"#; steps].join(",");
         format!(r#"[{{"name":"s","sequence":{{"within":9,"steps":[{steps}]}},"then":"throttle"}}]"#)
     };
     assert!(Rules::from_json(sequence(8).as_bytes()).is_ok());

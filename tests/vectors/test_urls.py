@@ -94,18 +94,18 @@ def test_what_a_request_is_sent_to_is_what_other_parsers_read(external: Path) ->
             continue
         taken += 1
         scheme, host, port, path = read
-        name = host.strip("[]")
+        name, path = host.strip("[]"), path.partition("?")[0]
         standard = {"https": 443, "http": 80}[scheme]
         split = urlsplit(url)
         assert (split.scheme, split.hostname, split.port or standard) == (scheme, name, port)
-        assert (split.path or "/") + ("?" + split.query if split.query else "") == path.rstrip("?")
+        assert (split.path or "/") == path
         other = httpx.URL(url)
         where = (other.raw_scheme.decode(), other.raw_host.decode(), other.port or standard)
         assert where == (scheme, name, port)
-        assert other.raw_path.decode() == path
+        assert other.raw_path.decode().partition("?")[0] == path
         third = yarl.URL(url)
         assert (third.scheme, third.raw_host, third.port) == (scheme, name, port)
-        assert (third.raw_path_qs or "/").rstrip("?") == path.rstrip("?")
+        assert (third.raw_path or "/") == path
     assert taken > 80, f"{taken} URLs are read"
 
 

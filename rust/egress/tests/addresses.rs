@@ -24,6 +24,11 @@ async fn a_rule_reaches_its_host_and_nothing_else() {
     assert!(seen.head.starts_with("GET /a/b?c=d HTTP/1.1\r\n"), "{}", seen.head);
     assert_eq!(seen.header("host"), [format!("api.test:{port}")]);
 
+    // `/a/b/` may be a folder, and a rule for `/a/b` is none for all that is in it.
+    let exact = Setup::new(vec![link(&[&format!("GET {base}/a/b 127.0.0.0/8")])]).build();
+    let folder = exact.send(get(&format!("{base}/a/b/"))).await;
+    assert_eq!(code(folder), "host_not_allowed");
+
     for url in [
         format!("{base}/"),
         format!("{base}/b"),
@@ -113,6 +118,17 @@ async fn an_address_in_a_url_passes_the_same_test_and_asks_nobody() {
     }
     assert!(names.asked().is_empty());
     assert_eq!(server.taken(), 0);
+}
+
+#[tokio::test]
+async fn no_range_makes_up_for_an_address_of_no_single_host() {
+    for address in "0.0.0.0 0.1.2.3 224.0.0.1 255.255.255.255 :: ff02::1 ::127.0.0.1".split(' ') {
+        let names = Names::new(&[("api.test", &[address])]);
+        let setup = Setup::new(vec![link(&["* https://*/** 0.0.0.0/0 ::/0"])]);
+        let egress = Setup { names, ..setup }.build();
+        let refused = egress.send(get("https://api.test/")).await;
+        assert_eq!(code(refused), "address_refused", "{address}");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::limits;
 /// Reads one object and nothing after it.
 pub(super) fn object(bytes: &[u8], what: &str) -> Result<Map<String, Value>> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = Strict(0).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let read = Strict(1).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     match read {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Error::malformed(format!("{what} is not a JSON object"))),

@@ -181,7 +181,8 @@ fn parse_time(text: &str) -> Option<u64> {
     };
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let every = |years: u64, year: u64| year.is_multiple_of(years);
+    let leap = |year| every(4, year) && (!every(100, year) || every(400, year));
     let days = |month: u64| match month {
         2 => 28 + u64::from(leap(year)),
         4 | 6 | 9 | 11 => 30,

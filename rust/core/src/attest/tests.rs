@@ -202,7 +202,7 @@ fn sizes_and_nesting_are_bounded() {
     assert_ne!(reason(verified(&many, &[1])), Some(Reason::TooLarge));
     let keys: Vec<_> = (0..17).collect();
     assert_eq!(reason(verified(&many, &keys)), Some(Reason::TooLarge));
-    for (depth, fine) in [(29, true), (31, false), (2000, false)] {
+    for (depth, fine) in [(31, true), (32, false), (2000, false)] {
         let mut deep = code();
         deep["more"] = "@".into();
         let nest = format!("{}{}", "[".repeat(depth), "]".repeat(depth));

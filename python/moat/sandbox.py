@@ -122,7 +122,11 @@ class Sandbox:
         self, permit: Permit, egress: Egress | None, secrets: Values | None
     ) -> tuple[Egress, Callable[[], list[tuple[str, str]]]] | None:
         """What a guest sends through; nothing where its token names no host."""
-        named = isinstance(permit, Permit) and permit.limits.hosts  # another thing fails below
-        if not (named and self._module.is_component):
+        if not self._module.is_component or not _hosts(permit):
             return None
         return egress or Egress(), lambda: secrets.reveal(permit) if secrets else []
+
+
+def _hosts(permit: object) -> bool:
+    """Whether its token names hosts; what is no permit is refused where it is to be opened."""
+    return isinstance(permit, Permit) and bool(permit.limits.hosts)

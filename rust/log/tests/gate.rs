@@ -46,6 +46,7 @@ impl Place {
             expires: NOW + 1000,
             depth: 3,
             audience: None,
+            attestations: Vec::new(),
         };
         let stamp = Stamp { holder: who(1).id(), now: NOW, nonce: [1; 16] };
         let token = Token::issue(&who(0), stamp, Caveats::new(terms).unwrap()).unwrap();

@@ -401,9 +401,7 @@ class Chain:
         return Chain(tuple(links), self.holder, self.terms)
 
 
-def first(
-    root: Key, holder: Key, *, forged: Mapping[str, Any] | None = None, **terms: Any
-) -> Chain:
+def first(root: Key, holder: Key, *, forged: Any = None, **terms: Any) -> Chain:
     """A chain of one link."""
     stated = Terms(**terms)
     return Chain((link(root, holder, stated, **(forged or {})),), holder, stated)
@@ -467,16 +465,11 @@ def wire(token: bytes, signed: bytes) -> bytes:
     return cbor([token, signed])
 
 
-def message(
-    chain: Chain, gate: bytes, *, forged: Mapping[str, Any] | None = None, **ask: Any
-) -> bytes:
+def message(chain: Chain, gate: bytes, *, forged: Any = None, **ask: Any) -> bytes:
     """A message by the holder; ``ask`` is :class:`Ask`, ``forged`` goes to :func:`request`."""
     extra = dict(forged or {})
     sender = extra.pop("sender", chain.holder)
     return wire(chain.token, request(sender, chain.token, gate, Ask(**ask), **extra))
-
-
-# --- control statements ---------------------------------------------------------------------
 
 
 def control(

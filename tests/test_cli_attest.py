@@ -122,7 +122,7 @@ def test_inspect_shows_what_is_required(moat: Cli) -> None:
         "--require", "skill bob 1h 1 urn:moat:manifest:v1",
     )  # fmt: skip
     shown = moat("token", "inspect", last).stdout
-    assert "attest code by 1 of" in shown
+    assert "attest  code by 1 of" in shown
     assert "+ attested skill by 1 of" in shown
     one, two = moat.json("token", "inspect", last)["links"]
     assert one["attestations"] == [f"code urn:moat:manifest:v1 1 {moat.did('alice')} 2592000s"]

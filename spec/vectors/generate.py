@@ -21,9 +21,10 @@ import message_cases  # noqa: E402
 import monitor_cases  # noqa: E402
 import registration_cases  # noqa: E402
 import token_cases  # noqa: E402
+import widened_cases  # noqa: E402
 
 PAGES = {
-    "token": ("spec/token.md", token_cases.cases),
+    "token": ("spec/token.md", lambda: (*token_cases.cases(), *widened_cases.cases())),
     "message": ("spec/message.md", message_cases.cases),
     "control": ("spec/message.md", control_cases.cases),
     "registration": ("spec/registry.md", registration_cases.cases),

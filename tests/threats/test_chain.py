@@ -241,7 +241,7 @@ def test_a_chain_of_ten_thousand_links(world: World) -> None:
 
 def test_a_chain_of_too_many_bytes(world: World) -> None:
     """Each link is small enough; the chain is not."""
-    many = tuple((f"tool://search/{n:03}-{'x' * 20}", ("call",), "any") for n in range(150))
+    many = tuple((f"tool://search/{n:03}-{'x' * 20}", ("call",), "any") for n in range(148))
     chain = forge.first(ROOT, PLANNER, further=15, allow=many)
     for _ in range(11):
         chain = chain.then(PLANNER)

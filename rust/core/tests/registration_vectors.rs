@@ -25,10 +25,10 @@ fn document() -> Value {
 /// What a gate does with a registration: verify it, then judge it, then write and fold its line.
 fn take(state: &mut State, bytes: &[u8], guard: &Guard, now: u64) -> Result<(), Error> {
     let genuine = guard.verify_registration(bytes, now)?;
-    let (kind, body) = guard.rule_registration(&genuine, state, now)?;
-    let line = Registered::from_body(&body)?;
-    assert_eq!(line.registration().as_ref(), Ok(genuine.registration()));
-    state.apply(1, now, kind, &body)
+    let line = guard.rule_registration(&genuine, state, now)?;
+    let entry = Registered::from_body(line.body())?;
+    assert_eq!(entry.registration().as_ref(), Ok(genuine.registration()));
+    state.apply(1, now, line.kind(), line.body())
 }
 
 #[test]

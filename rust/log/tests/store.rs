@@ -365,7 +365,7 @@ fn what_waits_for_a_sync_is_bounded() {
     let store = place.open().unwrap();
     let queue = |count: usize| {
         let body = format!("{{\"text\":\"{}\"}}", "x".repeat(60_000)).into_bytes();
-        let entries = (0..count).map(|_| Entry { kind: "note", body: body.clone() });
+        let entries = (0..count).map(|_| Record::new("note", body.clone()));
         drop(store.commit_nowait(NOW, |_, out| out.extend(entries)).unwrap());
         store.syncs()
     };

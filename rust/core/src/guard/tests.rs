@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::caveat::{Actions, Args, Caveats, Denial, Grant, Terms};
 use crate::control::{Statement, Verb};
-use crate::entry::{Entry, LinkSeen};
+use crate::entry::{ControlSeen, Entry, LinkSeen, Registered};
 use crate::key::Identity;
 use crate::message::Body;
 use crate::pattern::{Pattern, Resource};
@@ -302,9 +302,9 @@ fn a_control_statement_for_this_gate_and_in_its_time_becomes_a_line() {
     let (guard, mut state) = (guard(), State::default());
     let bytes = Control::sign(&who(0), &said).unwrap();
     let genuine = guard.verify_control(&bytes, NOW).unwrap();
-    let (kind, body) = guard.rule_control(&genuine, &state, NOW).unwrap();
-    let entry = ControlSeen::from_body(&body).unwrap();
-    assert_eq!((kind, entry.scope.as_str()), (ControlSeen::KIND, "gate"));
+    let line = guard.rule_control(&genuine, &state, NOW).unwrap();
+    let entry = ControlSeen::from_body(line.body()).unwrap();
+    assert_eq!((line.kind(), entry.scope.as_str()), (ControlSeen::KIND, "gate"));
     assert_eq!(entry.statement, URL_SAFE_NO_PAD.encode(&bytes));
 
     let refused = |bytes: &[u8], now| guard.verify_control(bytes, now).unwrap_err().reason;
@@ -340,9 +340,9 @@ fn a_registration_becomes_the_line_that_says_it() {
     };
     let bytes = Proof::sign(&it, &who(5), None).unwrap();
     let genuine = guard().verify_registration(&bytes, NOW).unwrap();
-    let (kind, body) = guard().rule_registration(&genuine, &State::default(), NOW).unwrap();
-    let entry = Registered::from_body(&body).unwrap();
-    assert_eq!((kind, entry.registration()), (Registered::KIND, Ok(it)));
+    let line = guard().rule_registration(&genuine, &State::default(), NOW).unwrap();
+    let entry = Registered::from_body(line.body()).unwrap();
+    assert_eq!((line.kind(), entry.registration()), (Registered::KIND, Ok(it)));
     let reason = |size| Proof::decode(&vec![0; size]).unwrap_err().reason;
     assert_eq!((reason(2048), reason(2049)), (Reason::Malformed, Reason::TooLarge));
 }

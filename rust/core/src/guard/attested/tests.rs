@@ -7,7 +7,7 @@ use super::*;
 use crate::attest::{Draft, Predicate, Subject};
 use crate::caveat::{Args, Terms};
 use crate::control::Target;
-use crate::entry::Decision;
+use crate::entry::{Decision, Entry};
 use crate::token::Token;
 
 const CODE: Hash256 = [7; 32];
@@ -48,8 +48,8 @@ fn verified(token: &Token, scheme: &str, code: Option<Hash256>) -> Verified {
 fn ask(token: &Token, scheme: &str, code: Option<Hash256>, state: &State) -> Result<()> {
     match blind().rule(&verified(token, scheme, code), state, NOW) {
         Ruling::Logged(lines, verdict, _) => {
-            let (_, body) = lines.iter().find(|(kind, _)| *kind == Decision::KIND).unwrap();
-            let decision = Decision::from_body(body).unwrap();
+            let said = lines.iter().find(|line| line.kind() == Decision::KIND).unwrap();
+            let decision = Decision::from_body(said.body()).unwrap();
             assert!(verdict.is_ok() || decision.attested.is_empty());
             verdict
         }
@@ -113,7 +113,7 @@ fn a_decision_names_the_statements_it_rests_on() {
     else {
         unreachable!("two keys vouch for it, each in a statement of its own")
     };
-    let decision = Decision::from_body(&lines.last().unwrap().1).unwrap();
+    let decision = Decision::from_body(lines.last().unwrap().body()).unwrap();
     let mut statements = all.map(|one| hex::encode(one.statement()));
     statements.sort_unstable();
     assert_eq!(decision.attested, statements);
@@ -162,8 +162,8 @@ fn the_word_of_a_revoked_signer_does_not_count_until_it_is_restored() {
         };
         let signed = crate::control::Control::sign(&who(0), &statement).unwrap();
         let genuine = guard().verify_control(&signed, NOW).unwrap();
-        let (kind, body) = guard().rule_control(&genuine, state, NOW).unwrap();
-        state.apply(0, NOW, kind, &body).unwrap();
+        let line = guard().rule_control(&genuine, state, NOW).unwrap();
+        state.apply(0, NOW, line.kind(), line.body()).unwrap();
     };
     use crate::control::Verb::{Restore, Resume, Revoke, Suspend};
     for (nonce, (away, back)) in (0..).step_by(2).zip([(Revoke, Restore), (Suspend, Resume)]) {

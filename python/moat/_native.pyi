@@ -814,7 +814,7 @@ class Gate:
         """Open or create one log directory; raises ``AuditError``'s kin. ``anchor`` is a file
         outside the folder; None keeps no anchor. ``clock`` gives Unix seconds wherever ``now``
         is left out, also when a permit of this gate is opened and closed. After
-        ``segment_bytes`` (64 MiB) the log goes on in a new file."""
+        ``segment_bytes`` (32 MiB) the log goes on in a new file."""
     def arm(
         self,
         *,

@@ -116,7 +116,7 @@ class AuditLog:
         or a restored copy cannot be told. A log behind its anchor raises ``RolledBack``, unless
         ``accept_restored`` says that a person knows why: a line `restored` says so, everything
         dated before it or up to 60 s after it is stale, and revocations in the lost lines are
-        lost (``moat restore --from`` carries them over). After ``segment_bytes`` (64 MiB) the log
+        lost (``moat restore --from`` carries them over). After ``segment_bytes`` (32 MiB) the log
         goes on in a new file. ``clock`` gives Unix seconds and is the system's when left out.
         Raises ``ChainBroken`` for an edited log and ``GateBusy`` where another process has it.
         """

@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// Bytes after which lines usually go to a new segment: read in a fraction of a second.
-pub const SEGMENT_BYTES: u64 = 64 << 20;
+pub const SEGMENT_BYTES: u64 = 32 << 20;
 
 /// What the anchor said when the log was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

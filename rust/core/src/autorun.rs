@@ -123,9 +123,8 @@ pub fn runs_by_itself<'a>(parts: impl IntoIterator<Item = &'a str>) -> bool {
     for part in parts {
         let name = part.to_lowercase();
         let name = name.trim_end_matches(['.', ' ']).split(':').next().unwrap_or_default();
-        let is = |known: &&str| *known == name;
-        if NAMES.iter().any(|known| is(&known))
-            || FOLDERS.iter().any(|known| is(&known))
+        if NAMES.contains(&name)
+            || FOLDERS.contains(&name)
             || ENDINGS.iter().any(|ending| name.ends_with(ending))
             || INSIDE.iter().any(|(outer, inner)| *outer == before && *inner == name)
         {

@@ -77,6 +77,7 @@ impl Egress {
         Ok(Self { trust, bounds, resolver })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one for each part of a request")]
     #[pyo3(signature = (permit, method, url, *, headers, body, secrets))]
     fn send<'py>(
         &self,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod back;
+mod told;
 
 use proptest::prelude::*;
 
@@ -9,8 +10,6 @@ use super::*;
 use crate::caveat::{Caveats, Limits, Terms};
 use crate::key::Identity;
 use crate::token::Claims;
-
-mod told;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -482,8 +481,8 @@ fn a_decision_counts_once_for_each_agent_of_its_chain() {
     let (mut state, _) = delegated();
     state.registry.apply(&registration(2, None), NOW).unwrap();
     let holders = [1, 2, 3, 2].map(|n| who(n).id());
-    let counted: Vec<_> =
-        state.subjects(holders.iter()).into_iter().map(|it| (it.agent, it.lasting)).collect();
+    let counted = state.subjects(holders.iter());
+    let counted: Vec<_> = counted.into_iter().map(|it| (it.agent, it.lasting)).collect();
     let expected = [(1, true), (2, true), (3, false)].map(|(n, lasting)| (who(n).id(), lasting));
     assert_eq!(counted, expected, "the first and the registered are remembered for good");
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use moat_core::Reason;
 use moat_core::audit::Line;
 use moat_core::caveat::{Actions, Args, Caveats, Grant, Limits, Terms};
 use moat_core::control::{Control, Statement, Target, Verb};
@@ -80,6 +81,13 @@ impl Place {
         Message::seal(&who(1), self.token.as_bytes(), &body).unwrap()
     }
 
+    /// The kind and the body of the line with this index.
+    fn line(&self, index: u64) -> (String, String) {
+        let bytes = self.gate.read(index).unwrap();
+        let line = Line::parse(&bytes).unwrap();
+        (line.kind.to_owned(), String::from_utf8(line.body.to_vec()).unwrap())
+    }
+
     /// The bodies of the log's lines of a kind.
     fn bodies(&self, kind: &str) -> Vec<String> {
         let all = lines(&self.folder.path().join("log"), 0).unwrap().map(Result::unwrap);
@@ -89,6 +97,15 @@ impl Place {
         };
         all.filter_map(body).collect()
     }
+}
+
+/// What takes trust away from `who(1)`.
+fn revocation() -> Vec<u8> {
+    let (signer, target) = (who(0).id(), Target::Agent(who(1).id()));
+    let (gate, verb) = (who(99).id(), Verb::Revoke);
+    let said =
+        Statement { verb, target, gate, signer, nonce: [2; 16], issued: NOW, expires: NOW + 60 };
+    Control::sign(&who(0), &said).unwrap()
 }
 
 fn end() -> End {
@@ -108,12 +125,70 @@ fn a_watch_is_told_of_a_withdrawal_until_it_is_dropped() {
     };
     let (over, _under_way) = (permits[0].watch(count(0)), permits[1].watch(count(1)));
     drop(over);
-    let (signer, target) = (who(0).id(), Target::Agent(who(1).id()));
-    let (gate, verb) = (who(99).id(), Verb::Revoke);
-    let said =
-        Statement { verb, target, gate, signer, nonce: [2; 16], issued: NOW, expires: NOW + 60 };
-    place.gate.control(&Control::sign(&who(0), &said).unwrap(), NOW).unwrap().unwrap();
+    place.gate.control(&revocation(), NOW).unwrap().unwrap();
     assert_eq!(told.map(|told| told.load(Ordering::SeqCst)), [0, 1]);
+}
+
+#[test]
+fn the_index_of_an_answer_is_that_of_its_line() {
+    let place = Place::new();
+    let rule = r#"[{"name":"r","rate":{"limit":1,"window":60},"then":"alert"}]"#;
+    let rules = Rules::from_json(rule.as_bytes()).unwrap();
+    place.gate.arm(Policy::CHAIN_ONLY, vec![who(0).id()], Vec::new(), rules, NOW).unwrap();
+    // The first comes after the line of its link, the second before that of its alert.
+    for (number, alerts) in [(0, 0), (1, 1), (2, 0)] {
+        let answer = place.ask(number);
+        assert_eq!(answer.alerts.len(), alerts);
+        let (kind, body) = place.line(answer.entry.unwrap());
+        let wanted = format!("\"number\":{number},");
+        assert!(kind == "decision" && body.contains(&wanted), "{number}: {kind} {body}");
+        let permit = answer.permit.unwrap();
+        permit.open(NOW).unwrap();
+        let (kind, body) = place.line(permit.close(end(), NOW).unwrap());
+        let wanted = format!("{{\"decision\":{},", permit.entry());
+        assert!(kind == "outcome" && body.starts_with(&wanted), "{number}: {kind} {body}");
+    }
+    let said = place.gate.control(&revocation(), NOW).unwrap().unwrap();
+    assert_eq!(place.line(said).0, "control");
+}
+
+#[test]
+fn refusals_without_a_line_are_one_line_once_a_minute() {
+    let place = Place::new();
+    let bad = |now| assert_eq!(place.gate.decide(b"bad", now).entry, None);
+    assert!(place.ask(0).permit.is_some());
+    bad(NOW);
+    bad(NOW + 30);
+    assert_eq!(place.ask(0).error.unwrap().reason, Reason::Replayed);
+    bad(NOW + 59);
+    assert!(place.bodies("summary").is_empty());
+    bad(NOW + 60);
+    let first = format!("{{\"since\":{NOW},\"counts\":{{\"malformed\":4,\"replayed\":1}}}}");
+    assert_eq!(place.bodies("summary"), [first.as_str()]);
+    bad(NOW + 70);
+    bad(NOW + 129);
+    assert_eq!(place.bodies("summary").len(), 1, "a minute begins with its first refusal");
+    place.gate.close(NOW + 129).unwrap();
+    let rest = format!("{{\"since\":{},\"counts\":{{\"malformed\":2}}}}", NOW + 70);
+    assert_eq!(place.bodies("summary"), [first, rest]);
+}
+
+#[test]
+fn permits_that_were_never_opened_are_written_down_two_thousand_at_a_time() {
+    let place = Place::new();
+    let forget = |numbers: std::ops::Range<u64>| -> Vec<u64> {
+        let messages: Vec<_> = numbers.map(|n| place.message(n)).collect();
+        let wires: Vec<_> = messages.iter().map(Vec::as_slice).collect();
+        let answers = place.gate.decide_many(&wires, NOW);
+        answers.into_iter().map(|answer| answer.permit.unwrap().entry()).collect()
+    };
+    let entries = [forget(0..1_999), forget(1_999..2_000)].concat();
+    assert!(place.bodies("unused").is_empty());
+    let last = forget(2_000..2_001);
+    let body = |entries| format!("{{\"decisions\":{entries:?}}}").replace(", ", ",");
+    assert_eq!(place.bodies("unused"), [body(&entries)]);
+    place.gate.close(NOW).unwrap();
+    assert_eq!(place.bodies("unused"), [body(&entries), body(&last)]);
 }
 
 #[test]
@@ -138,7 +213,7 @@ fn a_batch_is_answered_in_its_order() {
     let wires: Vec<_> = messages.iter().map(Vec::as_slice).collect();
     let answers = place.gate.decide_many(&wires, NOW);
     let refused: Vec<_> = answers.iter().map(|it| it.error.as_ref().map(|e| e.reason)).collect();
-    let wanted = (0..21).map(|n| (n == 2).then_some(moat_core::Reason::Replayed));
+    let wanted = (0..21).map(|n| (n == 2).then_some(Reason::Replayed));
     assert_eq!(refused, wanted.collect::<Vec<_>>(), "the third is the first once more");
     let entries: Vec<_> = answers.iter().filter_map(|answer| answer.entry).collect();
     assert!(entries.is_sorted() && entries.len() == 20);

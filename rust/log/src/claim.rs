@@ -79,6 +79,7 @@ pub(crate) fn settle(
             ),
         });
     }
+    claims.iter_mut().for_each(|claim| claim.compare(&oldest.chain));
     let mut replay = Replay::new(oldest.chain, segments, oldest.at, key)?;
     while replay.chain.size() < size && replay.step(|_, _| (), |_, _| Ok(()))? {
         claims.iter_mut().for_each(|claim| claim.compare(&replay.chain));

@@ -432,3 +432,42 @@ fn a_first_segment_of_another_history_or_without_its_end_is_found_when_the_log_o
     let (segment, index, _) = opened(&own[..end]).unwrap_err();
     assert_eq!((segment, index), (0, newest - 1));
 }
+
+#[test]
+fn what_is_left_of_a_removed_segment_is_not_counted() {
+    let place = segmented(150);
+    let firsts = place.firsts();
+    let store = open(&place).unwrap();
+    store.prune(firsts[2], NOW).unwrap();
+    store.close().unwrap();
+    fs::write(place.segment_at(firsts[1]), b"{").unwrap();
+    assert_eq!(verified(&place).unwrap().segments, firsts.len() - 2);
+}
+
+#[test]
+fn a_segment_that_was_cut_is_not_taken_for_a_removed_one() {
+    let place = segmented(100);
+    let store = open(&place).unwrap();
+    fs::write(place.segment_at(0), b"").unwrap();
+    let error = store.read(0).unwrap_err();
+    assert!(matches!(error, LogError::Io { .. } | LogError::ChainBroken { .. }), "{error}");
+}
+
+#[test]
+fn an_anchor_just_before_the_oldest_line_is_compared_with_the_snapshot_there() {
+    let place = segmented(300);
+    let firsts = place.firsts();
+    let store = open(&place).unwrap();
+    let right = store.prove(0, Some(firsts[1])).unwrap().checkpoint().text().to_owned();
+    store.prune(firsts[1], NOW).unwrap();
+    store.close().unwrap();
+    fs::remove_dir_all(place.log().join("tile")).unwrap();
+    let wrong = Checkpoint::sign(&gate(), firsts[1], [9; 32]).text().to_owned();
+    fs::write(place.anchor(), wrong).unwrap();
+    for error in [open(&place).err().unwrap(), verified(&place).unwrap_err()] {
+        assert!(matches!(error, LogError::RolledBack { .. }), "{error}");
+    }
+    fs::write(place.anchor(), right).unwrap();
+    assert_eq!(verified(&place).unwrap().anchored, Some(firsts[1]));
+    open(&place).unwrap();
+}

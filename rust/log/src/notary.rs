@@ -197,3 +197,32 @@ impl Notary {
         Ok(signed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn publishing_an_older_mark_writes_the_newer_one_that_waits_or_fails() {
+        let place = tempfile::tempdir().unwrap();
+        let (log, anchor) = (place.path().join("log"), place.path().join("anchor"));
+        let gate = Identity::from_seed("gate", &[7; 32]).unwrap();
+        let (id, health) = (gate.id(), Health::new());
+        let root = || Folder::create(&log).unwrap();
+        let kept = Anchor::open(&anchor, true).unwrap();
+        let notary = Notary::new(gate, root(), kept, Arc::clone(&health));
+        let mark = |size| Mark { size, root: [1; 32] };
+        let written = || read_checkpoint(&root(), CHECKPOINT, &id).unwrap().unwrap().size();
+        notary.publish(mark(5)).unwrap();
+        notary.submit(Some(mark(9)), Vec::new());
+        assert_eq!((notary.publish(mark(3)).unwrap().size(), written()), (3, 9));
+        // A folder in the place of the anchor: it cannot be replaced by a file.
+        std::fs::remove_file(&anchor).unwrap();
+        std::fs::create_dir(&anchor).unwrap();
+        notary.publish(mark(4)).unwrap();
+        notary.submit(Some(mark(12)), Vec::new());
+        assert!(matches!(notary.publish(mark(4)), Err(LogError::Unavailable { .. })));
+        assert!(matches!(health.check(), Err(LogError::Unavailable { .. })));
+    }
+}

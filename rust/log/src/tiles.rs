@@ -200,7 +200,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use moat_core::audit::{Tree, leaf_hash};
 
-    use super::{Growing, place};
+    use super::{BYTES, Growing, Tile, place};
+    use crate::folder::Folder;
 
     #[test]
     fn a_tree_goes_on_from_its_growing_tiles_at_every_size() {
@@ -222,6 +223,21 @@ mod tests {
             more.push(Vec::new());
             assert!(Growing::resume(size, more).is_none());
             assert!(Growing::resume(size, hashes[1..].to_vec()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_no_tile_and_is_written_over() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Folder::create(place.path()).unwrap();
+        let tile = Tile { level: 0, index: 0, hashes: vec![[7; 32]; 256] };
+        let path = place.path().join("tile/0/000");
+        tile.write(&root).unwrap();
+        for size in [0, BYTES - 1, BYTES + 1, BYTES + 32, 2 * BYTES] {
+            std::fs::write(&path, vec![7; size]).unwrap();
+            assert!(!tile.is_in(&root).unwrap(), "{size}");
+            tile.keep(&root).unwrap();
+            assert!(tile.is_in(&root).unwrap(), "{size}");
         }
     }
 

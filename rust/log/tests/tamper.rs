@@ -379,3 +379,20 @@ fn verification_reports_its_progress_and_walks_lines_without_a_key() {
     let empty = verify(place.folder.path(), &trust, Seen::default, |_| ()).unwrap_err();
     assert!(matches!(empty, LogError::Untrusted { .. }));
 }
+
+#[test]
+fn what_could_not_be_checked_has_a_stable_code() {
+    use Unchecked::{AnchorMissing, Inherited, Macs, NoAnchor, NoCheckpoint, Pruned, UnsignedTail};
+    let all =
+        [NoAnchor, AnchorMissing, NoCheckpoint, UnsignedTail(1), Pruned(1), Inherited(1), Macs];
+    let codes = "no_anchor anchor_missing no_checkpoint unsigned_tail pruned inherited macs";
+    assert_eq!(all.map(Unchecked::code).join(" "), codes);
+}
+
+#[test]
+fn a_log_of_one_segment_is_verified_without_a_state() {
+    let place = Place::with_notes(3);
+    let trust = Trust { log: gate().id(), anchor: None, key: None };
+    let no_state = || -> Seen { panic!("there is no snapshot to compare it with") };
+    assert_eq!(verify(&place.log(), &trust, no_state, |_| ()).unwrap().entries, 4);
+}

@@ -59,6 +59,48 @@ fn an_effect_goes_on_under_the_rules_that_stay_and_ends_with_those_that_go() {
 }
 
 #[test]
+fn an_effect_ends_with_its_rule_whatever_rule_takes_the_place() {
+    // A rule of the old name with another limit is another rule, and so is one beside it.
+    let other = FUEL.replace("100", "99");
+    for changed in [format!("[{RATE},{other}]"), format!("[{RATE},{MORE}]")] {
+        let mut world = World::new(&format!("[{RATE},{FUEL}]"));
+        assert!(world.call(NOW, &[1]));
+        world.monitor.set_rules(rules(&changed));
+        let open = |item: &Item| matches!(item, Item::Open(_));
+        assert!(!world.monitor.snapshot().iter().any(open), "{changed}");
+        world.monitor.advance(NOW + 100);
+        assert_eq!(world.monitor.snapshot(), [], "{changed}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_back_in_the_first_state_is_forgotten() {
+    let json = r#"[{"name":"m","machine":{"initial":"a","transitions":[
+        {"from":"a","to":"b","match":{"resource":"tool://b"}},
+        {"from":"b","to":"a","match":{"resource":"tool://a"}}]},"then":"throttle"}]"#;
+    let mut world = World::new(json);
+    for (resource, remembered) in [("tool://b", true), ("tool://a", false)] {
+        assert_eq!(world.asks(NOW, &[1], resource).0, None);
+        assert_eq!(knows(&world.monitor, 1), remembered, "{resource}");
+    }
+}
+
+#[test]
+fn a_sequence_looks_at_what_fits_one_of_its_steps() {
+    let step = |verdict| format!(r#"{{"resource":"file:///**","verdict":"{verdict}"}}"#);
+    let steps = [step("any"), step("allowed")].join(",");
+    let sequence =
+        format!(r#"{{"name":"s","sequence":{{"steps":[{steps}],"within":9}},"then":"throttle"}}"#);
+    let nobody = RATE.replace(r#","rate""#, r#","match":{"actions":["other"]},"rate""#);
+    let monitor = monitor(&format!("[{nobody},{sequence}]"));
+    for (resource, bits) in [("file:///a", 0b10), ("tool://a", 0)] {
+        let matched = monitor.matching("call", &Resource::parse(resource).unwrap());
+        assert_eq!((matched.looking(true), matched.looking(false)), (bits, bits), "{resource}");
+        assert_eq!(matched.is_empty(), bits == 0);
+    }
+}
+
+#[test]
 fn a_place_that_becomes_free_is_one_place() {
     let mut world = World::new(&format!("[{FUEL}]"));
     let most = u32::try_from(SUBJECTS_PER_PRINCIPAL).unwrap();

@@ -38,6 +38,19 @@ fn every_kind_is_written_as_it_was_read() {
 }
 
 #[test]
+fn what_follows_has_the_same_word_in_rules_and_alone() {
+    for then in [Then::Alert, Then::Throttle, Then::Suspend] {
+        assert_eq!(serde_json::to_value(then).unwrap(), then.code());
+    }
+}
+
+#[test]
+fn only_rules_without_a_rule_are_empty() {
+    assert!(rules("[]").is_empty() && Rules::default().is_empty());
+    assert!(!rules(&rule(r#""rate":{"limit":5,"window":60}"#)).is_empty());
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     for (body, text) in [
         (r#""rate":{"limit":5,"window":0}"#, "rule `r`: `rate.window`"),
@@ -156,35 +169,51 @@ fn the_last_of_64_transitions_and_rules_is_one_like_the_first() {
     }
 }
 
+/// A monitor at second 100 with a rule of every kind.
+fn fresh() -> Monitor {
+    let mut fresh = monitor(
+        r#"[{"name":"w","rate":{"limit":5,"window":60},"then":"alert"},
+            {"name":"t","cost":{"limit":5,"of":"fuel"},"then":"alert"},
+            {"name":"s","sequence":{"steps":[{},{},{}],"within":9},"then":"alert"},
+            {"name":"m","machine":{"initial":"a","transitions":[{"from":"a","to":"b"}]},"then":"alert"}]"#,
+    );
+    fresh.advance(100);
+    fresh
+}
+
+fn row(cells: &str) -> String {
+    let who = super::agent(1);
+    format!(
+        r#"{{"row":{{"agent":"{who}","principal":"{who}","lasting":true,"open":0,"cells":[{cells}]}}}}"#
+    )
+}
+
 #[test]
-fn items_that_no_snapshot_has_are_refused() {
-    let fresh = || {
-        let mut fresh = monitor(
-            r#"[{"name":"w","rate":{"limit":5,"window":60},"then":"alert"},
-                {"name":"t","cost":{"limit":5,"of":"fuel"},"then":"alert"},
-                {"name":"s","sequence":{"steps":[{},{},{}],"within":9},"then":"alert"},
-                {"name":"m","machine":{"initial":"a","transitions":[{"from":"a","to":"b"}]},"then":"alert"}]"#,
-        );
-        fresh.advance(100);
-        fresh
-    };
-    let who = super::agent(1).to_string();
-    let row = |cells: &str| {
-        format!(
-            r#"{{"row":{{"agent":"{who}","principal":"{who}","lasting":true,"open":0,"cells":[{cells}]}}}}"#
-        )
-    };
-    let restore = |json: &str| fresh().restore(&serde_json::from_str(json).unwrap());
+fn items_are_restored_and_written_again_as_they_were() {
     for cells in [
         r#"{"rule":"w","buckets":[[24,1],[25,2]]}"#,
+        r#"{"rule":"w","buckets":[[253402300799,1]]}"#,
         r#"{"rule":"w","mute":101}"#,
         r#"{"rule":"t","total":3}"#,
         r#"{"rule":"s","starts":[[0,99],[1,98]]}"#,
+        r#"{"rule":"s","starts":[[1,98]]}"#,
+        r#"{"rule":"s","starts":[[0,91]]}"#,
+        r#"{"rule":"s","starts":[[0,253402300799]]}"#,
+        r#"{"rule":"w","buckets":[[25,288230376151711744]]}"#,
         r#"{"rule":"m","state":"b"}"#,
         r#"{"rule":"w","buckets":[[24,1]]},{"rule":"m","state":"b"}"#,
     ] {
-        restore(&row(cells)).unwrap();
+        let mut monitor = fresh();
+        monitor.restore(&serde_json::from_str(&row(cells)).unwrap()).unwrap();
+        let again = serde_json::to_string(&monitor.snapshot()).unwrap();
+        assert_eq!(again, format!("[{}]", row(cells)));
     }
+}
+
+#[test]
+fn items_that_no_snapshot_has_are_refused() {
+    let who = super::agent(1).to_string();
+    let restore = |json: &str| fresh().restore(&serde_json::from_str(json).unwrap());
     for cells in [
         "",
         r#"{"rule":"w"}"#,
@@ -194,15 +223,21 @@ fn items_that_no_snapshot_has_are_refused() {
         r#"{"rule":"w","buckets":[[24,1],[24,2]]}"#,
         r#"{"rule":"w","buckets":[[9,1],[25,2]]}"#,
         r#"{"rule":"w","buckets":[[25,0]]}"#,
+        r#"{"rule":"w","buckets":[[25,288230376151711745]]}"#,
         r#"{"rule":"w","buckets":[[25,18446744073709551615]]}"#,
         r#"{"rule":"w","buckets":[[18446744073709551615,1]]}"#,
+        r#"{"rule":"w","buckets":[[253402300800,1]]}"#,
         r#"{"rule":"w","total":3}"#,
         r#"{"rule":"x","total":3}"#,
         r#"{"rule":"t","state":"b"}"#,
         r#"{"rule":"s","starts":[[2,99]]}"#,
         r#"{"rule":"s","starts":[[1,98],[0,99]]}"#,
+        r#"{"rule":"s","starts":[[0,98],[0,99]]}"#,
+        r#"{"rule":"s","starts":[[1,98],[1,99]]}"#,
+        r#"{"rule":"s","starts":[[0,253402300800]]}"#,
         r#"{"rule":"s","starts":[[7,98]]}"#,
         r#"{"rule":"m","state":"a"}"#,
+        r#"{"rule":"m","mute":101,"state":"a"}"#,
         r#"{"rule":"m","state":"c"}"#,
         r#"{"rule":"m","state":"b"},{"rule":"w","buckets":[[24,1]]}"#,
         r#"{"rule":"t","total":3},{"rule":"t","total":3}"#,

@@ -81,6 +81,13 @@ impl Place {
         Message::seal(&who(1), self.token.as_bytes(), &body).unwrap()
     }
 
+    /// Has the gate do this about more than one message in a minute.
+    fn watch_rate(&self, then: &str) {
+        let rule = r#"[{"name":"r","rate":{"limit":1,"window":60},"then":"?"}]"#.replace('?', then);
+        let rules = Rules::from_json(rule.as_bytes()).unwrap();
+        self.gate.arm(Policy::CHAIN_ONLY, vec![who(0).id()], Vec::new(), rules, NOW).unwrap();
+    }
+
     /// The kind and the body of the line with this index.
     fn line(&self, index: u64) -> (String, String) {
         let bytes = self.gate.read(index).unwrap();
@@ -130,11 +137,25 @@ fn a_watch_is_told_of_a_withdrawal_until_it_is_dropped() {
 }
 
 #[test]
+fn a_rule_that_suspends_stops_what_runs_and_others_do_not() {
+    for (then, stops) in [("alert", 0), ("throttle", 0), ("suspend", 1)] {
+        let place = Place::new();
+        place.watch_rate(then);
+        let permit = place.ask(0).permit.unwrap();
+        let told = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&told);
+        let _under_way = permit.watch(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        assert_eq!(place.ask(1).alerts.len(), 1);
+        assert_eq!(told.load(Ordering::SeqCst), stops, "{then}");
+    }
+}
+
+#[test]
 fn the_index_of_an_answer_is_that_of_its_line() {
     let place = Place::new();
-    let rule = r#"[{"name":"r","rate":{"limit":1,"window":60},"then":"alert"}]"#;
-    let rules = Rules::from_json(rule.as_bytes()).unwrap();
-    place.gate.arm(Policy::CHAIN_ONLY, vec![who(0).id()], Vec::new(), rules, NOW).unwrap();
+    place.watch_rate("alert");
     // The first comes after the line of its link, the second before that of its alert.
     for (number, alerts) in [(0, 0), (1, 1), (2, 0)] {
         let answer = place.ask(number);
@@ -159,7 +180,9 @@ fn refusals_without_a_line_are_one_line_once_a_minute() {
     assert!(place.ask(0).permit.is_some());
     bad(NOW);
     bad(NOW + 30);
-    assert_eq!(place.ask(0).error.unwrap().reason, Reason::Replayed);
+    let again = place.ask(0);
+    assert_eq!(again.error.unwrap().reason, Reason::Replayed);
+    assert!(again.verified.is_some(), "who sent it is known");
     bad(NOW + 59);
     assert!(place.bodies("summary").is_empty());
     bad(NOW + 60);

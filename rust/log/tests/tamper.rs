@@ -396,3 +396,19 @@ fn a_log_of_one_segment_is_verified_without_a_state() {
     let no_state = || -> Seen { panic!("there is no snapshot to compare it with") };
     assert_eq!(verify(&place.log(), &trust, no_state, |_| ()).unwrap().entries, 4);
 }
+
+#[test]
+fn a_rollback_says_whether_lines_are_missing_or_are_others() {
+    let told = |entries, size| {
+        let error = LogError::RolledBack { witness: Witness::Anchor, entries, size };
+        error.to_string()
+    };
+    assert!(told(2, 3).contains(": it has 2 entries and 3 were signed;"), "{}", told(2, 3));
+    for entries in [3, 4] {
+        let text = told(entries, 3);
+        assert!(
+            text.contains(": its first 3 entries have another root than was signed;"),
+            "{text}"
+        );
+    }
+}

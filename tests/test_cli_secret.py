@@ -105,6 +105,19 @@ def test_the_list_says_for_whom_and_where_and_what_is_missing(cli: Cli) -> None:
     assert row["there"] is False
 
 
+def test_a_key_that_is_away_is_not_made_anew(cli: Cli) -> None:
+    cli(*BOUND, input="value")
+    key = cli.state / "secrets" / "age.key"
+    key.rename(key.with_name("away"))
+    with Moat.open(cli.state, create=False) as moat:
+        with pytest.raises(UnknownHandle):
+            filled(moat)
+        cli("secret", "rotate", HANDLE, input="other", code=ERROR)
+        assert not key.exists()
+        key.with_name("away").rename(key)
+        assert filled(moat) == ["value"]
+
+
 def test_a_handle_is_bound_once(cli: Cli) -> None:
     cli(*BOUND, input="value")
     assert "bound already" in cli.error(*BOUND, input="other", code=ERROR)["message"]

@@ -107,12 +107,16 @@ class Handles:
             if handle in read["handles"]:
                 message = f"`{handle}` is bound already; `moat secret rotate` gives a new value"
                 raise MoatError(message)
+            known = entry["backend"] in read["backends"]
             found = read["backends"].setdefault(entry["backend"], dict(setup or {}))
             if setup is not None and found != setup:
                 message = f"backend `{entry['backend']}` is set up already, and in another way"
                 raise MoatError(message)
             read["handles"][handle] = dict(entry)
             _check(read)
+            if not known and found["kind"] == "age":  # never later: a key that is away may return
+                file, identity = self._places(found)
+                AgeFile.create(file, identity=identity)
             if value is not None:
                 writable(self._backend(entry["backend"], found)).set(entry["name"], value)
 
@@ -190,6 +194,9 @@ class Handles:
         agents = frozenset(map(AgentId, entry["agents"]))
         return Binding(backend, name, entry["name"], agents, read_hosts(entry["hosts"]))
 
+    def _places(self, setup: Mapping[str, str]) -> tuple[Path, Path]:
+        return self._folder / setup["file"], self._folder / setup["identity"]
+
     def _backend(self, name: str, setup: Mapping[str, str]) -> Backend:
         """Make a backend, once: variables of the environment can be taken only once."""
         key = json.dumps(setup, sort_keys=True)
@@ -201,8 +208,8 @@ class Handles:
         place = {key: value for key, value in setup.items() if key != "kind"}
         match setup["kind"]:
             case "age":
-                file, identity = (self._folder / place[key] for key in ("file", "identity"))
-                return AgeFile.create(file, identity=identity)
+                file, identity = self._places(place)
+                return AgeFile(file, identity=identity)
             case "env":
                 return Environment(place["prefix"])
             case "keyring":

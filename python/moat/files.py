@@ -80,12 +80,12 @@ def open(  # noqa: A001 (`files.open` says what it is)
     writes = plain != "r"
     tree = permit.tree(name, read="r" in plain or "+" in plain, write=writes)
     fd = _open(tree, name, flags, writes=writes)
-    if plain[0] == "w":
-        os.truncate(fd, 0)
     file = os.fdopen(fd, plain.replace("x", "w") + "b")
-    if "b" in mode:
-        return file
     try:
+        if plain[0] == "w":
+            file.truncate(0)
+        if "b" in mode:
+            return file
         return io.TextIOWrapper(file, encoding or "utf-8", newline=newline)
     except BaseException:
         file.close()

@@ -27,8 +27,13 @@ Given = Callable[..., Permit]
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "by hand":
         monkeypatch.setattr(files, "_openat2", lambda *_: None)
-    elif files._openat2(os.open("/", os.O_PATH), "proc", os.O_PATH) is None:
-        pytest.skip("this kernel has no openat2")
+    else:
+        root = os.open("/", os.O_PATH)
+        found = files._openat2(root, "proc", os.O_PATH)
+        os.close(root)
+        if found is None:
+            pytest.skip("this kernel has no openat2")
+        os.close(found)
     return str(request.param)
 
 
@@ -210,10 +215,12 @@ def test_links_of_proc_are_not_followed(pep: Pep, tree: Path) -> None:
             os.close(fd)
 
 
-def test_only_regular_files_are_opened(permit: Permit, pep: Pep, tree: Path) -> None:
+def test_only_regular_files_are_opened(
+    permit: Permit, pep: Pep, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tree / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(tree)  # the path of a socket is short
+        monkeypatch.chdir(tree)  # the path of a socket is short
         listener.bind("socket")
         for name in ("pipe", "socket"):
             for mode in ("r", "w", "a", "r+"):

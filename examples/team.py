@@ -58,9 +58,9 @@ class Team:
         self.files = files
         self.sandbox = Sandbox(python)
         limits = Limits(
-            fuel=4_000_000_000,
+            fuel=400_000_000_000,
             memory=64 << 20,
-            time=timedelta(seconds=30),
+            time=timedelta(minutes=2),
             output=64 << 10,
             read=[f"file://{files}/**"],
         )

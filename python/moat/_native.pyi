@@ -45,6 +45,7 @@ __all__ = [
     "Secret",
     "Sender",
     "Token",
+    "Toolbox",
     "canonicalize",
     "check_rules",
     "hand_on",
@@ -1073,13 +1074,14 @@ class Module:
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
+        tools: Toolbox | None = None,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
         be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
         permit unopened, where a directory of its limits reaches a folder its gate protects, and
         ``MalformedInput`` for a component that is no command. ``network`` is what a component's
         requests go through, and what gives handles and values once the permit is open; without
-        it every request is refused."""
+        it every request is refused; ``tools`` is what it may call, once."""
     def call(
         self,
         permit: Permit,
@@ -1090,6 +1092,7 @@ class Module:
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
+        tools: Toolbox | None = None,
     ) -> SandboxOutcome:
         """Call an exported function of a component as ``run`` runs a command. ``arguments`` is a
         list or tuple in order, or a dict by the parameters' names. Raises ``MalformedInput``, and
@@ -1104,3 +1107,19 @@ REASONS: Final[Mapping[str, str]]
 """Every reason code and its stage."""
 AXES: Final[tuple[str, ...]]
 """Every axis code, as ``caveat`` uses them."""
+
+@final
+class Toolbox:
+    """Tools that one run of code may call: each call is a message of ``sender``, decided by the
+    gate. Make it with ``session.toolbox``; a second run with it is ``MalformedInput``."""
+
+    def __new__(
+        cls,
+        gate: Gate,
+        sender: Sender,
+        tools: list[
+            tuple[str, str, str, bytes | None, list[tuple[str, str | None]], Callable[[bytes], str]]
+        ],
+    ) -> Self:
+        """Each is its name, action, resource, the digest of its description, its parameters with
+        their defaults as JSON, and a function from the arguments to the result, both as JSON."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from moat._native import AgentId, Attestation, Control, Identity, Link, Token
+from moat._native import AgentId, Attestation, Control, Identity, Link, Token, Toolbox
 from moat.errors import MalformedInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from os import PathLike
 
-    from moat._native import Decision, Permit, Policy
+    from moat._native import Decision, Permit, Policy, Sender
     from moat.audit import AuditLog
     from moat.monitor import Monitor
 
 Verb: TypeAlias = Literal["revoke", "restore", "suspend", "resume"]
 """What a control statement does."""
+
+Described: TypeAlias = (
+    "tuple[str, str, str, bytes | None, list[tuple[str, str | None]], Callable[[bytes], str]]"
+)
+"""A tool as ``Toolbox`` has it."""
 
 Target: TypeAlias = AgentId | Identity | Token | Link | bytes
 """What can be revoked: an agent's key, or one link by its 32-byte id. A token is its last link."""
@@ -91,6 +96,10 @@ class Pep:
         import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
 
         return await asyncio.to_thread(self.authorize, wire, now=now)
+
+    def toolbox(self, sender: Sender, tools: list[Described]) -> Toolbox:
+        """Offer tools to one run of code, as messages of this sender; use ``session.toolbox``."""
+        return Toolbox(self._gate, sender, tools)
 
     def revoke(self, target: Target, *, by: Identity, now: int | None = None) -> int:
         """Withdraw trust from an agent or a link and all that descends from it.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
 
-    from moat._native import SandboxOutcome
+    from moat._native import SandboxOutcome, Toolbox
 
 PROGRAM: Final = "main"
 """What every guest sees as its own name: the first of its arguments, by C's custom."""
@@ -66,6 +66,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         egress: Egress | None = None,
         secrets: Values | None = None,
+        tools: Toolbox | None = None,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, log the outcome and return it.
 
@@ -80,10 +81,14 @@ class Sandbox:
         spec/egress.md): ``egress`` says which issuers are trusted and how much may be sent, and
         left out it is the public ones. ``secrets`` (``moat.secrets``) gives the values of the
         handles that the token names, once, before the guest starts; the guest sends the handle.
+        ``tools`` (``session.toolbox``) are what a component may call by
+        ``hyperlight:sandbox/tools``, each call a message through the gate; left out, none.
         """
         network = self._network(permit, egress, secrets)
         argv = [PROGRAM, *args]
-        return self._module.run(permit, stdin=stdin, args=argv, env=env, network=network)
+        return self._module.run(
+            permit, stdin=stdin, args=argv, env=env, network=network, tools=tools
+        )
 
     def call(
         self,
@@ -95,6 +100,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         egress: Egress | None = None,
         secrets: Values | None = None,
+        tools: Toolbox | None = None,
     ) -> SandboxOutcome:
         """Open the permit, call one function of a component, log the outcome and return it.
 
@@ -115,7 +121,14 @@ class Sandbox:
             args = list(args)
         network = self._network(permit, egress, secrets)
         return self._module.call(
-            permit, name, args, stdin=stdin, args=[PROGRAM], env=env, network=network
+            permit,
+            name,
+            args,
+            stdin=stdin,
+            args=[PROGRAM],
+            env=env,
+            network=network,
+            tools=tools,
         )
 
     def _network(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import json
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypedDict, TypeVar, cast
 
-from moat._native import Sender, canonicalize, tool_digest
+from moat._native import Identity, Sender, canonicalize, tool_digest
 from moat.errors import MalformedInput
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from asyncio import AbstractEventLoop
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from typing import Unpack
 
@@ -19,14 +21,14 @@ if TYPE_CHECKING:
         AgentId,
         Denial,
         Grant,
-        Identity,
         Limits,
         Permit,
         Requirement,
         SandboxOutcome,
         Token,
+        Toolbox,
     )
-    from moat.pep import Pep
+    from moat.pep import Described, Pep
     from moat.sandbox import Sandbox, Values
 
 P = ParamSpec("P")
@@ -73,6 +75,13 @@ class Tool(Generic[P, R_co]):
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
+
+    def parameters(self) -> list[tuple[str, str | None]]:
+        """Name each parameter, with its default as JSON where it has one."""
+        return [
+            (one.name, None if one.default is one.empty else _json(one.default))
+            for one in self._signature.parameters.values()
+        ]
 
     def apply(self, args: Mapping[str, Any]) -> R_co:
         """Run the bare function on named arguments; a session does, with a permit open."""
@@ -147,6 +156,15 @@ class Session:
         """What they may do."""
         return self._token
 
+    @property
+    def secrets(self) -> Values | None:
+        """What fills the handles in what code sends that is run here."""
+        return self._secrets
+
+    def now(self) -> int:
+        """Give the second by the gate's clock."""
+        return self._pep.now()
+
     def seal(
         self,
         action: str,
@@ -169,7 +187,7 @@ class Session:
             code=code,
             causes=causes,
             labels=labels,
-            now=self._pep.now(),
+            now=self.now(),
         )
 
     def request(
@@ -245,12 +263,15 @@ class Session:
         stdin: bytes = b"",
         argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        tools: Iterable[Tool[..., Any]] = (),
     ) -> SandboxOutcome:
         """Ask the gate for ``run`` on a resource with this very module, then run it.
 
         All that the code is given is signed and logged by digest: the module as ``code``, its
-        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments.
+        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments. A component may
+        call ``tools`` by name (``toolbox``).
         """
+        box = self.toolbox(tools)
         args: dict[str, Any] = {"argv": list(argv)}
         if env:
             args["env"] = dict(env)
@@ -262,23 +283,83 @@ class Session:
             args=seen["argv"],
             env=seen.get("env"),
             secrets=self._secrets,
+            tools=box,
         )
+
+    def toolbox(
+        self, tools: Iterable[Tool[..., Any]], *, loop: AbstractEventLoop | None = None
+    ) -> Toolbox:
+        """Offer tools to one run of code, under the names of their functions.
+
+        Each call the code makes is this session's message, caused by the one that asked for the
+        run, and is decided and logged as any other; a token that names the run but not the tool is
+        ``Denied``, which the code is told. Functions run on a thread of their own, with the
+        context variables of this call, and while they do the code's time runs. Those that are
+        asynchronous run on ``loop``, which must be running elsewhere; without one they are a
+        ``TypeError``. Results are what JSON can hold.
+        """
+        context = contextvars.copy_context()
+        attested = self._tools_attested
+        described = [_described(tool, context, loop, attested=attested) for tool in tools]
+        names = [name for name, *_ in described]
+        if len(set(names)) < len(names):
+            message = f"two tools have the same name, of {', '.join(sorted(names))}; rename one"
+            raise MalformedInput(message)
+        return self._pep.toolbox(self._sender, described)
+
+    def child(self, name: str, **narrowing: Unpack[Narrowing]) -> Session:
+        """Start a session of a fresh key with a narrower token; nobody else has that key.
+
+        It is gone with the session. ``name`` is how the key is shown. The token needs a depth of 1
+        or more; asking for more than it allows is ``AttenuationViolation``.
+        """
+        key = Identity.generate(name)
+        token = self.delegate(key.id, **narrowing)
+        return Session(self._pep, key, token, secrets=self._secrets)
 
     def delegate(self, holder: AgentId, **narrowing: Unpack[Narrowing]) -> Token:
         """Sign a further link for another agent; asking for more is ``AttenuationViolation``."""
-        return self._token.attenuate(
-            self._identity, holder=holder, now=self._pep.now(), **narrowing
-        )
+        return self._token.attenuate(self._identity, holder=holder, now=self.now(), **narrowing)
+
+
+def _described(
+    tool: Tool[..., Any],
+    context: contextvars.Context,
+    loop: AbstractEventLoop | None,
+    *,
+    attested: bool,
+) -> Described:
+    """Say what a tool is and takes, as ``Toolbox`` has it."""
+    name = tool.function.__name__
+    if tool.is_async and loop is None:
+        message = f"`{name}` is asynchronous; use `await moat.code.run_async(…)`"
+        raise TypeError(message)
+
+    def call(args: bytes) -> str:
+        result = context.copy().run(tool.apply, json.loads(args))
+        if loop is not None and tool.is_async:
+            result = _awaited(result, loop)
+        return _json(result)
+
+    digest = tool.digest if attested else None
+    return name, tool.action, tool.resource, digest, tool.parameters(), call
+
+
+def _awaited(work: Coroutine[Any, Any, Any], loop: AbstractEventLoop) -> object:
+    import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
+
+    return asyncio.run_coroutine_threadsafe(work, loop).result()
 
 
 def _recorded(result: object) -> bytes:
-    if isinstance(result, bytes):
-        return result
+    return result if isinstance(result, bytes) else _json(result).encode()
+
+
+def _json(result: object) -> str:
     try:
-        text = json.dumps(
+        return json.dumps(
             result, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
         )
-        return text.encode()
     except (TypeError, ValueError) as error:
         message = f"a tool's result is bytes or what JSON can hold, not `{type(result).__name__}`"
         raise MalformedInput(message) from error

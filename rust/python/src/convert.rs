@@ -30,6 +30,14 @@ impl Clock {
         Self(Arc::new(clock))
     }
 
+    /// The second, asked from a thread that does not hold the interpreter's lock.
+    pub(crate) fn now(&self) -> Result<u64> {
+        match self.0.as_ref() {
+            None => second(None),
+            Some(_) => Python::attach(|py| self.second(py, None)),
+        }
+    }
+
     pub(crate) fn second(&self, py: Python<'_>, now: Option<u64>) -> Result<u64> {
         match (now, self.0.as_ref()) {
             (None, Some(clock)) => Ok(clock.call0(py)?.extract(py)?),

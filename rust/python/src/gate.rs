@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moat_core::monitor::Rules;
+use moat_core::{Error, Reason};
 use moat_log::{AnchorState, SEGMENT_BYTES};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -61,6 +62,20 @@ pub(crate) struct Gate {
 type Registered = (&'static str, String, Vec<(AgentId, u64)>);
 
 impl Gate {
+    pub(crate) fn now(&self) -> Result<u64> {
+        self.clock.now()
+    }
+
+    /// Decides for a thread that does not hold the interpreter's lock.
+    pub(crate) fn ask(&self, wire: &[u8], now: u64) -> moat_core::Result<moat_log::Permit> {
+        let decision = self.gate.decide(wire, now);
+        if !decision.alerts.is_empty() {
+            Python::attach(|py| self.tell(py, &decision));
+        }
+        let unknown = || Error::new(Reason::Internal, "the gate gave no reason");
+        decision.permit.ok_or_else(|| decision.error.unwrap_or_else(unknown))
+    }
+
     fn answer(&self, py: Python<'_>, decision: moat_log::Decision) -> PyResult<Decision> {
         self.tell(py, &decision);
         let protected = Arc::clone(&self.protected.lock().unwrap_or_else(PoisonError::into_inner));

@@ -17,6 +17,7 @@ mod permit;
 mod sandbox;
 mod statement;
 mod token;
+mod toolbox;
 mod value;
 
 #[pyo3::pymodule(gil_used = false)]
@@ -52,6 +53,8 @@ mod _native {
     use crate::statement::{Control, Registration};
     #[pymodule_export]
     use crate::token::{Link, Token};
+    #[pymodule_export]
+    use crate::toolbox::Toolbox;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

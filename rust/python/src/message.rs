@@ -52,21 +52,23 @@ impl Policy {
 }
 
 /// What a caller says of one message; the rest is its stream's.
-struct Draft<'a, 'py> {
-    action: &'a str,
-    resource: &'a str,
-    args: Option<&'a Bound<'py, PyAny>>,
-    payload: &'a [u8],
-    recipient: Option<AgentId>,
-    code: Option<&'a [u8]>,
-    causes: Option<&'a Bound<'py, PyAny>>,
-    labels: Option<&'a Bound<'py, PyAny>>,
-    expires_in: Option<Duration>,
-    now: Option<u64>,
+pub(crate) struct Draft<'a> {
+    pub(crate) action: &'a str,
+    pub(crate) resource: &'a str,
+    /// Canonical JSON.
+    pub(crate) args: Vec<u8>,
+    pub(crate) payload: &'a [u8],
+    pub(crate) recipient: Option<AgentId>,
+    pub(crate) code: Option<[u8; 32]>,
+    /// Sorted, as the labels are.
+    pub(crate) causes: Vec<[u8; 32]>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) expires_in: Option<Duration>,
+    pub(crate) now: Option<u64>,
 }
 
-impl Draft<'_, '_> {
-    fn body(&self, gate: AgentId, token: &Token, policy: [u8; 32]) -> Result<Body> {
+impl Draft<'_> {
+    fn body(self, gate: AgentId, token: &Token, policy: [u8; 32]) -> Result<Body> {
         let issued = second(self.now)?;
         Ok(Body {
             token: sha256(token.0.as_bytes()),
@@ -74,19 +76,32 @@ impl Draft<'_, '_> {
             recipient: self.recipient.unwrap_or(gate).0,
             action: self.action.to_owned(),
             resource: Resource::parse(self.resource)?,
-            args: json_args(self.args)?,
+            args: self.args,
             payload: self.payload.to_vec(),
             payload_digest: sha256(self.payload),
-            code: self.code.map(|code| hash(code, "the code digest")).transpose()?,
+            code: self.code,
             policy,
             stream: [0; 16],
             number: 0,
             issued,
             expires: issued.saturating_add(seconds(self.expires_in.unwrap_or(MESSAGE_LIFE))?),
-            causes: sorted(self.causes, |cause| hash(given(cause)?, "a cause"))?,
-            labels: sorted(self.labels, |label| Ok(label.extract::<String>()?))?,
+            causes: self.causes,
+            labels: self.labels,
         })
     }
+}
+
+/// A code digest, causes and labels as Python gives them.
+fn digest(code: Option<&[u8]>) -> Result<Option<[u8; 32]>> {
+    code.map(|code| hash(code, "the code digest")).transpose()
+}
+
+fn causes(given: Option<&Bound<'_, PyAny>>) -> Result<Vec<[u8; 32]>> {
+    sorted(given, |cause| hash(self::given(cause)?, "a cause"))
+}
+
+fn labels(given: Option<&Bound<'_, PyAny>>) -> Result<Vec<String>> {
+    sorted(given, |label| Ok(label.extract::<String>()?))
 }
 
 fn sorted<'py, T: Ord>(
@@ -137,12 +152,12 @@ impl Message {
         let draft = Draft {
             action,
             resource,
-            args,
+            args: json_args(args)?,
             payload,
             recipient,
-            code,
-            causes,
-            labels,
+            code: digest(code)?,
+            causes: self::causes(causes)?,
+            labels: self::labels(labels)?,
             expires_in,
             now,
         };
@@ -288,7 +303,7 @@ pub(crate) struct Sender {
     token: Py<Token>,
     policy: [u8; 32],
     stream: [u8; 16],
-    next: AtomicU64,
+    number: AtomicU64,
 }
 
 #[pymethods]
@@ -303,7 +318,7 @@ impl Sender {
         rng: Option<&Bound<'_, PyAny>>,
     ) -> Result<Self> {
         let (policy, stream) = (hash(policy, "the policy hash")?, random(rng)?);
-        Ok(Self { sender, gate, token, policy, stream, next: AtomicU64::new(0) })
+        Ok(Self { sender, gate, token, policy, stream, number: AtomicU64::new(0) })
     }
 
     #[pyo3(signature = (
@@ -329,25 +344,32 @@ impl Sender {
         let draft = Draft {
             action,
             resource,
-            args,
+            args: json_args(args)?,
             payload,
             recipient,
-            code,
-            causes,
-            labels,
+            code: digest(code)?,
+            causes: self::causes(causes)?,
+            labels: self::labels(labels)?,
             expires_in,
             now,
         };
-        let (sender, token) = (self.sender.get(), self.token.get());
-        let mut body = draft.body(self.gate, token, self.policy)?;
-        body.stream = self.stream;
-        body.number = self.next.fetch_add(1, Ordering::Relaxed);
-        let wire = py.detach(|| message::Message::seal(&sender.0, token.0.as_bytes(), &body))?;
+        let wire = py.detach(|| self.next(draft))?;
         Ok(PyBytes::new(py, &wire))
     }
 
     #[getter]
     fn stream<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.stream)
+    }
+}
+
+impl Sender {
+    /// Signs the next message of the stream.
+    pub(crate) fn next(&self, draft: Draft<'_>) -> Result<Vec<u8>> {
+        let (sender, token) = (self.sender.get(), self.token.get());
+        let mut body = draft.body(self.gate, token, self.policy)?;
+        body.stream = self.stream;
+        body.number = self.number.fetch_add(1, Ordering::Relaxed);
+        Ok(message::Message::seal(&sender.0, token.0.as_bytes(), &body)?)
     }
 }

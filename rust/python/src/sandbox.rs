@@ -17,6 +17,7 @@ use crate::egress::Egress;
 use crate::fault::{Fault, Result, exception, note};
 use crate::outgoing::Way;
 use crate::permit::Permit;
+use crate::toolbox::{Serving, Toolbox};
 use crate::value;
 
 /// The engine of this process; a fork gets its own. Python holds its lock for as long as this one
@@ -84,7 +85,7 @@ impl Module {
         PyBytes::new(py, &self.module.sha256())
     }
 
-    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None, network=None))]
+    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None, network=None, tools=None))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn run(
         &self,
@@ -94,16 +95,17 @@ impl Module {
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
         network: Option<Network<'_>>,
+        tools: Option<Py<Toolbox>>,
     ) -> Result<SandboxOutcome> {
         let input = input(stdin, args, env)?;
         self.module.command().map_err(|error| raise(py, &error))?;
-        self.spend(py, permit, (input, network), |bounds, input, stop| {
+        self.spend(py, permit, (input, network, tools), |bounds, input, stop| {
             self.engine.run(&self.module, bounds, input, Some(stop))
         })
     }
 
     #[pyo3(signature = (
-        permit, name, arguments, *, stdin=None, args=None, env=None, network=None
+        permit, name, arguments, *, stdin=None, args=None, env=None, network=None, tools=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn call(
@@ -116,11 +118,12 @@ impl Module {
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
         network: Option<Network<'_>>,
+        tools: Option<Py<Toolbox>>,
     ) -> Result<SandboxOutcome> {
         let input = input(stdin, args, env)?;
         let arguments = value::read(arguments)?;
         let call = self.module.call(name, &arguments).map_err(|error| raise(py, &error))?;
-        self.spend(py, permit, (input, network), |bounds, input, stop| {
+        self.spend(py, permit, (input, network, tools), |bounds, input, stop| {
             self.engine.call(&call, bounds, input, Some(stop))
         })
     }
@@ -142,12 +145,15 @@ impl Module {
         &self,
         py: Python<'_>,
         permit: &Permit,
-        (mut input, network): (Input, Option<Network<'_>>),
+        (mut input, network, tools): (Input, Option<Network<'_>>, Option<Py<Toolbox>>),
         work: impl Fn(&Bounds, &Input, &Interrupt) -> Ran + Send + Sync,
     ) -> Result<SandboxOutcome> {
         permit.check_code(py, &self.module.sha256())?;
         let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
+        let message = permit.verified().message().id();
+        let serving = tools.map(|tools| tools.get().serve(py, message)).transpose()?;
+        input.host = serving.as_ref().map(Serving::host);
         // Opened first: a second try with the same permit ends here, and takes no watch away.
         permit.open(py)?;
         if let Some(network) = network {
@@ -162,7 +168,7 @@ impl Module {
         let withdrawn = interrupt.clone();
         let watch = permit.watch(move || withdrawn.interrupt());
         let ran = py.detach(|| work(&bounds, &input, &interrupt));
-        drop(watch);
+        drop((watch, serving));
         permit.close(py, end(&ran))?;
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
@@ -197,7 +203,7 @@ fn input(
         }
     };
     let (stdin, args) = (stdin.unwrap_or_default().to_vec(), args.unwrap_or_default());
-    Ok(Input { stdin, args, env, outgoing: None })
+    Ok(Input { stdin, args, env, ..Input::default() })
 }
 
 /// What the log says of a run: of a call the digest of its result, else that of what was written.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use moat_core::caveat::Limits;
 use moat_core::pattern::Pattern;
 
-use crate::{Outgoing, SandboxError, dirs};
+use crate::{Host, Outgoing, SandboxError, dirs};
 
 /// Limits of one run. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,16 +100,19 @@ pub struct Input {
     pub env: Vec<(String, String)>,
     /// Who sends the requests of `wasi:http`; left out, every one is refused.
     pub outgoing: Option<Arc<dyn Outgoing>>,
+    /// Who makes the calls of tools; left out, every one is refused.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stdin, args, env, outgoing } = self;
+        let Self { stdin, args, env, outgoing, host } = self;
         f.debug_struct("Input")
             .field("stdin", &stdin.len())
             .field("args", args)
             .field("env", env)
             .field("outgoing", &outgoing.is_some())
+            .field("host", &host.is_some())
             .finish()
     }
 }

@@ -61,8 +61,8 @@ impl Engine {
 
     /// Compiles a core module or a component in binary form, whichever the bytes are. A core
     /// module is a command: it exports `_start` and `memory` and imports nothing but
-    /// `wasi_snapshot_preview1`. A component imports nothing but WASI 0.2 and `wasi:http`; it is
-    /// a command when it exports `wasi:cli/run`.
+    /// `wasi_snapshot_preview1`. A component imports nothing but WASI 0.2, `wasi:http` and
+    /// `hyperlight:sandbox/tools`; it is a command when it exports `wasi:cli/run`.
     ///
     /// The digest is of exactly the bytes that are compiled, and is compared first. Bytes that
     /// were compiled before are found again by their digest, as long as there is room for them;

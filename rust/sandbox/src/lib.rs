@@ -19,6 +19,7 @@
 //!   directories open: no pipes, sockets or devices. Guests make no symbolic links;
 //! - **the network** is closed: no socket is made and no name looked up. `wasi:http` requests go
 //!   to the [`Outgoing`] that the run was given, else each is refused. They end with the run;
+//! - **tools** are called through the [`Host`] that the run was given, else each call is refused;
 //! - what the host keeps for a component (descriptors, streams, headers, pollables, handles) is
 //!   bounded by fixed numbers; over them a call fails or the guest traps.
 //!
@@ -39,6 +40,7 @@ mod dirs;
 mod engine;
 mod error;
 mod files;
+mod host;
 mod limiter;
 mod module;
 mod outgoing;
@@ -53,6 +55,7 @@ pub use bounds::{Bounds, Dir, Input};
 pub use call::Call;
 pub use engine::{Engine, TICK};
 pub use error::SandboxError;
+pub use host::{ANSWER_BYTES, Calling, Host};
 pub use module::Module;
 pub use outgoing::{
     BODY_BYTES, Body, HEADER_BYTES, HEADERS, Outgoing, PATH_BYTES, REQUESTS, Refusal, Request,

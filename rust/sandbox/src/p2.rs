@@ -18,13 +18,13 @@ use wasmtime_wasi_http::p2::bindings::http as web;
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use crate::files::FileSystem;
+use crate::host;
 use crate::wasi::State;
 
 /// The interfaces a component may import.
 ///
-/// Further imports of the host belong here too. They are linked once for every component, and ask
-/// what this run was given from [`State`], as the ones for `wasi:http` do: where it was given
-/// nothing, they refuse.
+/// They are linked once for every component. Those for `wasi:http` and for tools ask what this run
+/// was given from [`State`]: where it was given nothing, they refuse.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
@@ -43,6 +43,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     let options = web::types::LinkOptions::default();
     web::types::add_to_linker::<State, WasiHttp>(l, &options, State::http)?;
     web::outgoing_handler::add_to_linker::<State, WasiHttp>(l, State::http)?;
+    host::link(l)?;
     Ok(linker)
 }
 

@@ -1,6 +1,7 @@
 //! WASI Preview 1 as a guest finds it: wasmtime's own, and stricter where files are concerned.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Extern, Linker, bail};
@@ -18,7 +19,7 @@ use crate::limiter::{Limiter, Most};
 use crate::outgoing::Requests;
 use crate::output::{Capture, Stream};
 use crate::run::Stop;
-use crate::{Bounds, Input, SandboxError, dirs};
+use crate::{Bounds, Host, Input, SandboxError, dirs};
 
 /// The only module a guest may import from.
 pub(crate) const WASI: &str = "wasi_snapshot_preview1";
@@ -43,6 +44,7 @@ pub(crate) struct State {
     /// The same for a component.
     held: Held,
     pub(crate) requests: Requests,
+    pub(crate) host: Option<Arc<dyn Host>>,
     pub(crate) limiter: Limiter,
 }
 
@@ -80,6 +82,7 @@ impl State {
             held: Held::new(bounds.dirs.iter().map(|dir| dir.read).collect()),
             wasi: wasi.build_p1(),
             requests: Requests::new(input.outgoing.clone()),
+            host: input.host.clone(),
             limiter: Limiter::new(bounds.memory, most),
         };
         state.wasi.ctx().table.set_max_capacity(room);

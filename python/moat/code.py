@@ -1,0 +1,176 @@
+"""``moat.code``: an agent's own Python or JavaScript, given as text, under a token of its own.
+
+The text is run by an interpreter that is itself a guest: one component for each language, from
+the extras ``moat[python]`` and ``moat[javascript]``. What the code does outside goes through the
+gate (``call_tool``) or the egress engine, and is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from moat.errors import MalformedInput, SandboxError
+from moat.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moat._native import Egress, Limits, SandboxOutcome
+    from moat.session import Narrowing, Session, Tool
+
+Language: TypeAlias = Literal["python", "javascript"]
+
+LANGUAGES: Final[dict[Language, tuple[str, str]]] = {
+    "python": (
+        "hyperlight-sandbox-python-guest", "python_guest/resources/python-sandbox.wasm",
+    ),
+    "javascript": (
+        "hyperlight-sandbox-javascript-guest", "javascript_guest/resources/js-sandbox.wasm",
+    ),
+}  # fmt: skip
+"""Where the interpreter of each language lies: a distribution, and a file in it."""
+
+RUN: Final = "hyperlight:sandbox/executor#run"
+MARGIN: Final = timedelta(seconds=30)
+"""What the token of a run outlives its time limit by: for the gate to decide in."""
+
+
+@dataclass(frozen=True)
+class CodeOutcome:
+    """What the code wrote and how it ended."""
+
+    stdout: str
+    """What it printed; empty where it was stopped, for the interpreter holds it till the end."""
+    stderr: str
+    """The same for errors: an uncaught exception is here."""
+    exit_code: int | None
+    """0, or 1 after an uncaught exception; ``None`` where it was stopped."""
+    entry: int
+    """Index of the decision in the log."""
+    sandbox: SandboxOutcome
+    """What the run cost, and why it was stopped."""
+
+    def check(self) -> CodeOutcome:
+        """Return itself where all went well; else raise as ``SandboxOutcome.check`` does."""
+        self.sandbox.check()
+        if self.exit_code != 0:
+            last = self.stderr.strip().splitlines()[-1:] or [f"it exited with {self.exit_code}"]
+            message = f"the code failed: {last[0]}"
+            raise SandboxError(message)
+        return self
+
+
+def run(
+    session: Session,
+    source: str,
+    *,
+    language: Language = "python",
+    tools: Iterable[Tool[..., Any]] = (),
+    resource: str | None = None,
+    limits: Limits | None = None,
+    egress: Egress | None = None,
+) -> CodeOutcome:
+    """Run a text under a token attenuated to a key that lives for this run alone.
+
+    The gate is asked for ``run`` on ``resource`` (``code://python`` or ``code://javascript``),
+    with the interpreter as ``code`` and the text (UTF-8, below 1 MiB) as the payload. The token
+    needs a depth of 1; ``limits`` narrows it further. Inside, ``call_tool(name, …)`` reaches
+    ``tools`` by the names of their functions, with named arguments in Python and an object in
+    JavaScript; what goes wrong there is an exception. Requests, files and secrets are those of the
+    limits, as for any component.
+
+    Compiling an interpreter takes long and is done once in a process. Raises ``Denied``,
+    ``AttenuationViolation``, ``MalformedInput``, and ``SandboxError`` where the extra is missing.
+    """
+    return _run(session, source, language, tools, resource, limits, egress, None)
+
+
+async def run_async(
+    session: Session,
+    source: str,
+    *,
+    language: Language = "python",
+    tools: Iterable[Tool[..., Any]] = (),
+    resource: str | None = None,
+    limits: Limits | None = None,
+    egress: Egress | None = None,
+) -> CodeOutcome:
+    """Do what ``run`` does beside the event loop, on which ``async def`` tools run."""
+    loop = asyncio.get_running_loop()
+    return await asyncio.to_thread(
+        _run, session, source, language, tools, resource, limits, egress, loop
+    )
+
+
+def interpreter(language: Language) -> Sandbox:
+    """Find, and compile once in this process, what runs a language."""
+    if language not in LANGUAGES:
+        message = f"`{language}` is no language of `moat.code`; it has {', '.join(LANGUAGES)}"
+        raise MalformedInput(message)
+    return _compiled(language, os.getpid())
+
+
+@functools.lru_cache(maxsize=len(LANGUAGES))
+def _compiled(language: Language, _process: int) -> Sandbox:
+    name, member = LANGUAGES[language]
+    try:
+        path = metadata.distribution(name).locate_file(member)
+    except metadata.PackageNotFoundError as error:
+        message = f"`{language}` is run by an extra; install `moat[{language}]`"
+        raise SandboxError(message) from error
+    return Sandbox(str(path))
+
+
+def forget() -> None:
+    """Let go of the interpreters: the next run finds them anew, as after an installation."""
+    _compiled.cache_clear()
+
+
+def _run(  # noqa: PLR0917 - what `run` is told
+    session: Session,
+    source: str,
+    language: Language,
+    tools: Iterable[Tool[..., Any]],
+    resource: str | None,
+    limits: Limits | None,
+    egress: Egress | None,
+    loop: asyncio.AbstractEventLoop | None,
+) -> CodeOutcome:
+    sandbox = interpreter(language)
+    narrowing: Narrowing = {"depth": 0, "expires_in": _lifetime(session, limits)}
+    if limits is not None:
+        narrowing["limits"] = limits
+    own = session.child("code", **narrowing)
+    box = own.toolbox(tools, loop=loop)
+    permit = own.request(
+        "run", resource or f"code://{language}", payload=source.encode(), code=sandbox.sha256
+    )
+    ran = sandbox.call(
+        permit,
+        RUN,
+        [permit.payload.decode()],
+        egress=egress,
+        secrets=session.secrets,
+        tools=box,
+    )
+    result = ran.result or {"stdout": "", "stderr": "", "exit-code": None}
+    return CodeOutcome(
+        stdout=result["stdout"],
+        stderr=result["stderr"],
+        exit_code=result["exit-code"],
+        entry=permit.entry,
+        sandbox=ran,
+    )
+
+
+def _lifetime(session: Session, limits: Limits | None) -> timedelta:
+    """Whole seconds: what the run may take, and no longer than the session's token lasts."""
+    longest = (limits or session.token.limits).time + MARGIN
+    seconds = min(int(longest.total_seconds()) + 1, session.token.expires - session.now())
+    return timedelta(seconds=max(seconds, 1))

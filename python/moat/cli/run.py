@@ -6,7 +6,7 @@ import base64
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from moat import Message, Sandbox, _show
 from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
+from moat.cli.narrowing import Flags, mint, narrowing, narrows
 from moat.cli.units import KeyValue
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ _RAISE = {
 }
 
 
-class Given(TypedDict):
-    """What the code is given, and what the gate is asked to run."""
+class Given(Flags):
+    """What the code is given, what the gate is asked to run, and what narrows the token."""
 
     resource: str | None
     argv: tuple[str, ...]
@@ -57,6 +58,7 @@ class Given(TypedDict):
 @click.option("--arg", "argv", multiple=True, help="An argument for the code. Repeatable.")
 @click.option("--env", type=KeyValue(), multiple=True, help="A variable for the code. Repeatable.")
 @click.option("--stdin", metavar="FILE", help="File, or -, that the code reads as its input.")
+@narrowing
 @common(gate=True)
 def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Given]) -> None:
     """Ask the gate for `run` on FILE under TOKEN, then run it with the token's limits.
@@ -64,11 +66,16 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     The token needs a grant such as 'code://FILE-STEM run'. The code gets its arguments,
     variables and input from here, the directories of the token, and nothing else. What it writes
     is passed through. Exit code 1 means that the code did not end well.
+
+    With an option that narrows (`--allow-host` to `--output`) the run has a key of its own, and
+    a link that lets it in with less: what is named is left to it, other limits stay.
     """
     held = read_token(text)
     app.require_state()
+    who = agent = app.keys.load(name) if name else app.holder(held)
+    if narrows(given):
+        who, held = mint(held, agent, given)
     app.keep_keys_from(held.limits)
-    who = app.keys.load(name) if name else app.holder(held)
     sandbox = Sandbox(file)
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
@@ -87,9 +94,8 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
             expires_in=LIFETIME,
         )
         permit = moat.pep.authorize(wire)
-        outcome = sandbox.run(
-            permit, stdin=payload, args=args["argv"], env=env, secrets=moat.secrets
-        )
+        secrets = moat.secrets.acting_for(agent.id)
+        outcome = sandbox.run(permit, stdin=payload, args=args["argv"], env=env, secrets=secrets)
     _tell(app, permit, outcome)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat import Message, Sandbox, _show
+from moat._native import Egress
 from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
@@ -26,7 +28,10 @@ LIFETIME = timedelta(seconds=5)
 """Of the request: a gate keeps few streams of one holder, and every call here is a new one."""
 INPUT_BYTES = 900 * 1024
 """Input travels in the message, which is at most 1 MiB."""
+ISSUER_BYTES = 1 << 20
+"""Many more certificates than a site has of its own."""
 
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _RAISE = {
     "out_of_fuel": "give a token with more `--fuel`, if the code deserves it",
     "out_of_memory": "give a token with more `--memory`",
@@ -42,6 +47,7 @@ class Given(Flags):
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     stdin: str | None
+    issuers: Path | None
 
 
 @click.command()
@@ -58,6 +64,10 @@ class Given(Flags):
 @click.option("--arg", "argv", multiple=True, help="An argument for the code. Repeatable.")
 @click.option("--env", type=KeyValue(), multiple=True, help="A variable for the code. Repeatable.")
 @click.option("--stdin", metavar="FILE", help="File, or -, that the code reads as its input.")
+@click.option(
+    "--ca", "issuers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Trust the certificates in this file (PEM or DER) too, for hosts of your own.",
+)  # fmt: skip
 @narrowing
 @common(gate=True)
 def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Given]) -> None:
@@ -80,6 +90,7 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""
+    egress = Egress(anchors=_certificates(given["issuers"])) if given["issuers"] else None
     with app.moat() as moat:
         wire = Message.seal(
             who,
@@ -94,9 +105,25 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
             expires_in=LIFETIME,
         )
         permit = moat.pep.authorize(wire)
-        secrets = moat.secrets.acting_for(agent.id)
-        outcome = sandbox.run(permit, stdin=payload, args=args["argv"], env=env, secrets=secrets)
+        outcome = sandbox.run(
+            permit,
+            stdin=payload,
+            args=args["argv"],
+            env=env,
+            egress=egress,
+            secrets=moat.secrets.acting_for(agent.id),
+        )
     _tell(app, permit, outcome)
+
+
+def _certificates(file: Path) -> list[bytes]:
+    """Read certificates, as DER."""
+    data = read_input(str(file), ISSUER_BYTES)
+    blocks = _PEM.findall(data)
+    try:
+        return [base64.b64decode(block) for block in blocks] or [data]
+    except ValueError:
+        fail("malformed", f"`{file}` holds a certificate that is no base64")
 
 
 def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:

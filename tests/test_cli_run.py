@@ -146,6 +146,50 @@ def test_what_is_no_module_is_an_error(moat: Cli, desk: Path) -> None:
     assert found["exit"] == ERROR
 
 
+# --- options that narrow ---
+
+
+def test_an_option_leaves_what_it_names_and_no_other_limit_changes(moat: Cli, desk: Path) -> None:
+    (desk / "in").mkdir()
+    (desk / "in" / "b.txt").write_text("a token\n")
+    secret = "secret://a https://a.example authorization"
+    held = token(
+        moat, desk, "--write", str(desk), "--host", "https://a.example/** GET,POST",
+        "--host", "https://b.example/** GET", "--secret", secret,
+    )  # fmt: skip
+    asked = ["run", READER, "--token", held, "--arg", "x", "--arg", desk / "in" / "b.txt"]
+    whole = moat.json(*asked)["limits"]
+    narrow = moat.json(*asked, "--dir", desk / "in")["limits"]
+    assert narrow == whole | {"read": [tree(desk / "in")], "write": []}
+    narrow = moat.json(*asked, "--dir", f"{desk / 'in'}:rw")["limits"]
+    assert narrow == whole | {"read": [tree(desk / "in")], "write": [tree(desk / "in")]}
+    narrow = moat.json(*asked, "--allow-host", "https://a.example/b GET")["limits"]
+    assert narrow["hosts"] == ["https://a.example/b GET"]
+    assert narrow | {"hosts": []} == whole | {"hosts": []}
+    assert moat.json(*asked, "--secret", "secret://a")["limits"] == whole
+    assert moat.json(*asked, "--secret", "none")["limits"] == whole | {"secrets": []}
+    numbers = ("--fuel", "5M", "--memory", "1MiB", "--time", "2s", "--output", "9kB")
+    narrow = moat.json(*asked, *numbers)["limits"]
+    wanted = {"fuel": 5_000_000, "memory": 1 << 20, "time": 2000, "output": 9000}
+    assert narrow == whole | wanted
+
+
+def test_code_opens_only_the_directory_that_is_left_to_it(moat: Cli, desk: Path) -> None:
+    (desk / "in").mkdir()
+    asked = ["run", READER, "--token", token(moat, desk), "--arg", "token"]
+    asked += ["--arg", desk / "a.txt"]
+    assert "one token" in moat(*asked, "--dir", desk).stdout
+    for narrower in (str(desk / "in"), f"{desk / 'in'}:ro", "none"):
+        told = moat(*asked, "--dir", narrower, code=ERROR)
+        assert "refused: " in told.stderr
+
+
+def test_a_directory_that_is_not_there_is_wrong_usage(moat: Cli, desk: Path) -> None:
+    asked = ["run", READER, "--token", token(moat, desk), "--dir"]
+    for text in (str(desk / "no"), f"{desk / 'no'}:rw", f"{desk}:wr", "none:ro"):
+        moat.error(*asked, text, code=USAGE)
+
+
 # --- revoke ---
 
 

@@ -694,6 +694,9 @@ class Permit:
     @property
     def sender(self) -> AgentId: ...
     @property
+    def holders(self) -> list[AgentId]:
+        """Who holds each link of the token, the first link's first; the last is the sender."""
+    @property
     def recipient(self) -> AgentId: ...
     @property
     def action(self) -> str: ...

@@ -156,7 +156,7 @@ def _run(  # noqa: PLR0917 - what `run` is told
         RUN,
         [permit.payload.decode()],
         egress=egress,
-        secrets=session.secrets,
+        secrets=own.secrets,
         tools=box,
     )
     result = ran.result or {"stdout": "", "stderr": "", "exit-code": None}

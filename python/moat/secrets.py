@@ -175,22 +175,29 @@ class SecretProxy:
             raise failure
         return cast("R", result)
 
-    def reveal(self, permit: Permit) -> list[tuple[str, str]]:
+    def reveal(self, permit: Permit, *, agent: AgentId | None = None) -> list[tuple[str, str]]:
         """Give handle and value of every secret that the token of an open permit names.
 
         For the engine that sends a guest's requests, which puts each only where every link binds
         it (spec/egress.md); a guest never sees one. Left out, and logged for the owner, is what
-        is not bound to this agent, or not to all of the hosts that the token names for it.
+        is not bound to the agent, or not to all of the hosts that the token names for it.
+
+        The agent is the permit's sender. Where the host made the sender's key itself, for one
+        run, it says with ``agent`` who let that key in: the holder of the link before.
         """
         values = []
         for secret in permit.limits.secrets:
-            found, why = self._for_code(permit, secret)
+            found, why = self._for_code(permit, secret, agent)
             if found is None:
                 _LOG.warning("kept %s from code (entry %d): %s", secret.handle, permit.entry, why)
                 continue
             values.append((secret.handle, found.reveal()))
             found.wipe()
         return values
+
+    def acting_for(self, agent: AgentId) -> ActingFor:
+        """Give what ``Sandbox.run`` takes as ``secrets`` for a key that ``agent`` let in."""
+        return ActingFor(self, agent)
 
     def rotate(self, handle: str, value: str) -> None:
         """Put a new value behind a handle; the next fill gets it.
@@ -266,13 +273,16 @@ class SecretProxy:
         _LOG.debug("filling %s for %s at %s (entry %d)", handle, permit.sender, host, permit.entry)
         return secret
 
-    def _for_code(self, permit: Permit, secret: Secret) -> tuple[Boxed | None, str | None]:
+    def _for_code(
+        self, permit: Permit, secret: Secret, agent: AgentId | None
+    ) -> tuple[Boxed | None, str | None]:
         """Fetch the value for one line of a token's secrets, or say what speaks against it."""
         try:
             binding = self._find(secret.handle)
         except MoatError as error:
             return None, str(error)
-        if binding is None or permit.sender not in binding.agents:
+        agent = permit.sender if agent is None else agent
+        if binding is None or agent not in binding.agents or agent not in permit.holders[-2:]:
             return None, "no such handle for this agent"
         if not (permit.is_open and permit.gate == self._gate):
             return None, "the permit is not open in this process, or another gate's"
@@ -300,6 +310,18 @@ class SecretProxy:
             "the token does not name this host": _some_matches(map(_origin, limits.hosts), host),
         }
         return next((why for why, holds in needed.items() if not holds), None)
+
+
+@dataclass(frozen=True)
+class ActingFor:
+    """Values of secrets for code that runs under a key made for its run (``reveal``)."""
+
+    proxy: SecretProxy
+    agent: AgentId
+
+    def reveal(self, permit: Permit) -> list[tuple[str, str]]:
+        """Give what the agent that let the key in would get."""
+        return self.proxy.reveal(permit, agent=self.agent)
 
 
 class Memory:

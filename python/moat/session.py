@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypedDict, 
 
 from moat._native import Identity, Sender, canonicalize, tool_digest
 from moat.errors import MalformedInput
+from moat.secrets import SecretProxy
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -311,11 +312,15 @@ class Session:
         """Start a session of a fresh key with a narrower token; nobody else has that key.
 
         It is gone with the session. ``name`` is how the key is shown. The token needs a depth of 1
-        or more; asking for more than it allows is ``AttenuationViolation``.
+        or more; asking for more than it allows is ``AttenuationViolation``. Secrets are those of
+        this session's agent, whose key let the new one in.
         """
         key = Identity.generate(name)
         token = self.delegate(key.id, **narrowing)
-        return Session(self._pep, key, token, secrets=self._secrets)
+        secrets = self._secrets
+        if isinstance(secrets, SecretProxy):
+            secrets = secrets.acting_for(self.identity.id)
+        return Session(self._pep, key, token, secrets=secrets)
 
     def delegate(self, holder: AgentId, **narrowing: Unpack[Narrowing]) -> Token:
         """Sign a further link for another agent; asking for more is ``AttenuationViolation``."""

@@ -98,4 +98,5 @@ def test_the_demo_program_is_shipped_beside_its_source():
     names = {entry.name for entry in (resources.files("moat") / "_demo").iterdir()}
     programs = {name.removesuffix(".wasm") for name in names if name.endswith(".wasm")}
     assert programs
-    assert {f"{name}.c" for name in programs} <= names
+    sources = {name.rpartition(".")[0] for name in names if name.endswith((".c", ".wat"))}
+    assert sources == programs

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from moat import Message, Sandbox, _show
+from moat._native import Egress
 from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
+from moat.cli.narrowing import Flags, mint, narrowing, narrows
 from moat.cli.units import KeyValue
 
 if TYPE_CHECKING:
@@ -25,7 +28,10 @@ LIFETIME = timedelta(seconds=5)
 """Of the request: a gate keeps few streams of one holder, and every call here is a new one."""
 INPUT_BYTES = 900 * 1024
 """Input travels in the message, which is at most 1 MiB."""
+ISSUER_BYTES = 1 << 20
+"""Many more certificates than a site has of its own."""
 
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _RAISE = {
     "out_of_fuel": "give a token with more `--fuel`, if the code deserves it",
     "out_of_memory": "give a token with more `--memory`",
@@ -34,13 +40,14 @@ _RAISE = {
 }
 
 
-class Given(TypedDict):
-    """What the code is given, and what the gate is asked to run."""
+class Given(Flags):
+    """What the code is given, what the gate is asked to run, and what narrows the token."""
 
     resource: str | None
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     stdin: str | None
+    issuers: Path | None
 
 
 @click.command()
@@ -57,6 +64,11 @@ class Given(TypedDict):
 @click.option("--arg", "argv", multiple=True, help="An argument for the code. Repeatable.")
 @click.option("--env", type=KeyValue(), multiple=True, help="A variable for the code. Repeatable.")
 @click.option("--stdin", metavar="FILE", help="File, or -, that the code reads as its input.")
+@click.option(
+    "--ca", "issuers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Trust the certificates in this file (PEM or DER) too, for hosts of your own.",
+)  # fmt: skip
+@narrowing
 @common(gate=True)
 def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Given]) -> None:
     """Ask the gate for `run` on FILE under TOKEN, then run it with the token's limits.
@@ -64,15 +76,21 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     The token needs a grant such as 'code://FILE-STEM run'. The code gets its arguments,
     variables and input from here, the directories of the token, and nothing else. What it writes
     is passed through. Exit code 1 means that the code did not end well.
+
+    With an option that narrows (`--allow-host` to `--output`) the run has a key of its own, and
+    a link that lets it in with less: what is named is left to it, other limits stay.
     """
     held = read_token(text)
     app.require_state()
+    who = agent = app.keys.load(name) if name else app.holder(held)
+    if narrows(given):
+        who, held = mint(held, agent, given)
     app.keep_keys_from(held.limits)
-    who = app.keys.load(name) if name else app.holder(held)
     sandbox = Sandbox(file)
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""
+    egress = Egress(anchors=_certificates(given["issuers"])) if given["issuers"] else None
     with app.moat() as moat:
         wire = Message.seal(
             who,
@@ -88,9 +106,24 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
         )
         permit = moat.pep.authorize(wire)
         outcome = sandbox.run(
-            permit, stdin=payload, args=args["argv"], env=env, secrets=moat.secrets
+            permit,
+            stdin=payload,
+            args=args["argv"],
+            env=env,
+            egress=egress,
+            secrets=moat.secrets.acting_for(agent.id),
         )
     _tell(app, permit, outcome)
+
+
+def _certificates(file: Path) -> list[bytes]:
+    """Read certificates, as DER."""
+    data = read_input(str(file), ISSUER_BYTES)
+    blocks = _PEM.findall(data)
+    try:
+        return [base64.b64decode(block) for block in blocks] or [data]
+    except ValueError:
+        fail("malformed", f"`{file}` holds a certificate that is no base64")
 
 
 def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:

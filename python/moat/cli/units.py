@@ -257,6 +257,22 @@ class Folder(_Type):
         return tree(path)
 
 
+class FolderMode(_Type):
+    """A directory as ``Folder`` takes it, then maybe ``:ro`` (left out) or ``:rw``; or ``none``."""
+
+    name = "dir"
+
+    def parse(self, text: str) -> tuple[str, bool]:
+        """Give the tree's pattern, or ``none``, and whether it may be written."""
+        name, sign, mode = text.rpartition(":")
+        if not (sign and mode in {"ro", "rw"}):
+            name, mode = text, "ro"
+        if name == NONE and name != text:
+            message = f"`{text}` names no directory; write `none` alone"
+            raise ValueError(message)
+        return Folder().parse(name), mode == "rw"
+
+
 class KeyValue(_Type):
     """``NAME=VALUE``."""
 

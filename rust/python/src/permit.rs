@@ -180,6 +180,12 @@ impl Permit {
     }
 
     #[getter]
+    fn holders(&self) -> Vec<AgentId> {
+        let links = self.permit.verified().chain().token().links();
+        links.iter().map(|link| AgentId(link.claims().holder)).collect()
+    }
+
+    #[getter]
     fn recipient(&self) -> AgentId {
         AgentId(self.body().recipient)
     }

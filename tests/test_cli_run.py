@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -258,3 +259,50 @@ def test_a_delegator_takes_back_what_it_gave_and_no_more(moat: Cli, desk: Path) 
     moat("revoke", "worker", "--by", "planner")
     assert moat.error("token", "verify", given, code=DEAD)["code"] == "revoked"
     assert moat.json("token", "verify", own)["revocation"] == "not revoked"
+
+
+def coder(cli: Cli, *more: str) -> Path:
+    """A token that lets its holder run text in both languages."""
+    return cli.issue("--allow", "code://* run", "--standard", "--depth", "1", *more)
+
+
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [("python", "print(6 * 7)"), ("javascript", "console.log(6 * 7)")],
+)
+def test_run_takes_text_in_a_language(
+    moat: Cli, tmp_path: Path, language: str, source: str
+) -> None:
+    (tmp_path / "answer").write_text(source)
+    done = moat.json("run", f"--{language}", tmp_path / "answer", "--token", coder(moat))
+    assert (done["status"], done["exit_code"], done["stdout"]) == ("ok", 0, "42\n")
+    assert done["resource"] == f"code://{language}"
+    decision, outcome = moat.json("audit", "show", "--last", "2")["entries"]
+    assert decision["body"]["payload"] == hashlib.sha256(source.encode()).hexdigest()
+    assert outcome["i"] == done["outcome_entry"]
+
+
+def test_text_that_fails_is_exit_code_1_with_its_traceback(moat: Cli, tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("1 / 0")
+    asked = ["run", "--python", str(tmp_path / "fails.py"), "--token", str(coder(moat))]
+    done = moat(*asked, code=ERROR)
+    assert "ZeroDivisionError" in done.stderr
+    assert "the code ended with `exit`" in done.stderr
+
+
+def test_text_is_narrowed_by_the_same_flags(moat: Cli, tmp_path: Path) -> None:
+    (tmp_path / "spins.py").write_text("while True: pass")
+    asked = ["run", "--python", str(tmp_path / "spins.py"), "--token", str(coder(moat))]
+    done = moat.json(*asked, "--fuel", "5M", code=ERROR)
+    assert done["status"] == "out_of_fuel"
+    assert done["limits"]["fuel"] == 5_000_000
+    moat(*asked, "--fuel", "5000000M", code=DENIED)
+
+
+def test_text_needs_a_further_link_and_takes_no_arguments(moat: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("1")
+    flat = moat.issue("--allow", "code://* run", "--standard", "--depth", "0")
+    told = moat("run", "--python", tmp_path / "a.py", "--token", flat, code=DENIED)
+    assert "--depth 1" in told.stderr
+    asked = ["run", "--python", str(tmp_path / "a.py"), "--token", str(coder(moat))]
+    assert "are for modules" in moat(*asked, "--arg", "x", code=USAGE).stderr

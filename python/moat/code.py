@@ -21,7 +21,7 @@ from moat.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from moat._native import Egress, Limits, SandboxOutcome
+    from moat._native import Egress, Limits, Permit, SandboxOutcome
     from moat.session import Narrowing, Session, Tool
 
 Language: TypeAlias = Literal["python", "javascript"]
@@ -51,8 +51,8 @@ class CodeOutcome:
     """The same for errors: an uncaught exception is here."""
     exit_code: int | None
     """0, or 1 after an uncaught exception; ``None`` where it was stopped."""
-    entry: int
-    """Index of the decision in the log."""
+    permit: Permit
+    """What the gate said, spent now: where decision and outcome are in the log, and the limits."""
     sandbox: SandboxOutcome
     """What the run cost, and why it was stopped."""
 
@@ -164,7 +164,7 @@ def _run(  # noqa: PLR0917 - what `run` is told
         stdout=result["stdout"],
         stderr=result["stderr"],
         exit_code=result["exit-code"],
-        entry=permit.entry,
+        permit=permit,
         sandbox=ran,
     )
 

@@ -67,15 +67,20 @@ def mint(held: Token, holder: Identity, flags: Flags) -> tuple[Identity, Token]:
     The key is in this process alone and goes with it. Raises ``AttenuationViolation`` where a
     flag asks for more than the token has.
     """
-    if held.depth == 0:
-        message = "a flag that narrows needs a further link, and the token allows none"
-        then = "issue it with `--depth 1` or more, or leave the flags out"
-        fail("depth_spent", message, then, failure.DENIED, {"caveat": "depth"})
+    check_depth(held, "a flag that narrows")
     key = Identity.generate("run")
-    return key, held.attenuate(holder, holder=key.id, limits=_limits(held, flags), depth=0)
+    return key, held.attenuate(holder, holder=key.id, limits=narrowed(held, flags), depth=0)
 
 
-def _limits(held: Token, flags: Flags) -> Limits:
+def check_depth(held: Token, what: str) -> None:
+    """Fail where a token allows no further link, which this needs."""
+    if held.depth == 0:
+        message = f"{what} needs a further link, and the token allows none"
+        then = "issue it with `--depth 1` or more, or run a module without narrowing flags"
+        fail("depth_spent", message, then, failure.DENIED, {"caveat": "depth"})
+
+
+def narrowed(held: Token, flags: Flags) -> Limits:
     """Narrow the axes that are named to what is named, and leave the others."""
     base = held.links[-1].limits
     if (dirs := flags["dirs"]) != ():

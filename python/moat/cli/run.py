@@ -5,24 +5,26 @@ from __future__ import annotations
 import base64
 import re
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from moat import Message, Sandbox, _show
+from moat import Message, Sandbox, _show, code
 from moat._native import Egress
 from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
-from moat.cli.narrowing import Flags, mint, narrowing, narrows
+from moat.cli.narrowing import Flags, check_depth, mint, narrowed, narrowing, narrows
 from moat.cli.units import KeyValue
 
 if TYPE_CHECKING:
     from typing import TextIO, Unpack
 
-    from moat import Permit, SandboxOutcome
+    from moat import Identity, Permit, SandboxOutcome, Token
+    from moat.code import Language
 
 LIFETIME = timedelta(seconds=5)
 """Of the request: a gate keeps few streams of one holder, and every call here is a new one."""
@@ -48,10 +50,23 @@ class Given(Flags):
     env: tuple[tuple[str, str], ...]
     stdin: str | None
     issuers: Path | None
+    language: Language | None
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--python",
+    "language",
+    flag_value="python",
+    help="FILE is Python, to be run in an interpreter (extra `python`).",
+)
+@click.option(
+    "--javascript",
+    "language",
+    flag_value="javascript",
+    help="FILE is JavaScript (extra `javascript`).",
+)
 @click.option(
     "--token", "text", required=True, metavar="TOKEN", shell_complete=completers.files,
     help="File, - or text.",
@@ -79,9 +94,15 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
 
     With an option that narrows (`--allow-host` to `--output`) the run has a key of its own, and
     a link that lets it in with less: what is named is left to it, other limits stay.
+
+    With `--python` or `--javascript` FILE is a text, and the gate is asked for `run` on
+    'code://python' or 'code://javascript'. Such a run always has a key of its own.
     """
     held = read_token(text)
     app.require_state()
+    if given["language"] is not None:
+        _interpret(app, file, held, app.keys.load(name) if name else app.holder(held), given)
+        return
     who = agent = app.keys.load(name) if name else app.holder(held)
     if narrows(given):
         who, held = mint(held, agent, given)
@@ -90,7 +111,6 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""
-    egress = Egress(anchors=_certificates(given["issuers"])) if given["issuers"] else None
     with app.moat() as moat:
         wire = Message.seal(
             who,
@@ -110,10 +130,45 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
             stdin=payload,
             args=args["argv"],
             env=env,
-            egress=egress,
+            egress=_egress(given),
             secrets=moat.secrets.acting_for(agent.id),
         )
-    _tell(app, permit, outcome)
+    written = outcome.stdout, outcome.stderr
+    _tell(app, permit, Ended(outcome.status, outcome.exit_code, *written, outcome))
+
+
+def _interpret(app: App, file: Path, held: Token, who: Identity, given: Given) -> None:
+    """Run a text; it takes no arguments, variables or input."""
+    if given["argv"] or given["env"] or given["stdin"]:
+        message = (
+            "`--arg`, `--env` and `--stdin` are for modules; write into the code what it needs"
+        )
+        raise click.UsageError(message)
+    check_depth(held, "code in a language")
+    limits = narrowed(held, given)
+    app.keep_keys_from(limits)
+    source = read_input(str(file), INPUT_BYTES)
+    try:
+        text = source.decode()
+    except UnicodeDecodeError:
+        fail("malformed", f"`{file}` is not text in UTF-8")
+    with app.moat() as moat:
+        ran = code.run(
+            moat.session(who, held),
+            text,
+            language=cast("Language", given["language"]),
+            resource=given["resource"],
+            limits=limits,
+            egress=_egress(given),
+        )
+    failed = ran.sandbox.status == "ok" and ran.exit_code != 0
+    status = "exit" if failed else ran.sandbox.status
+    written = ran.stdout.encode(), ran.stderr.encode()
+    _tell(app, ran.permit, Ended(status, ran.exit_code, *written, ran.sandbox))
+
+
+def _egress(given: Given) -> Egress | None:
+    return Egress(anchors=_certificates(given["issuers"])) if given["issuers"] else None
 
 
 def _certificates(file: Path) -> list[bytes]:
@@ -126,19 +181,30 @@ def _certificates(file: Path) -> list[bytes]:
         fail("malformed", f"`{file}` holds a certificate that is no base64")
 
 
-def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:
+@dataclass(frozen=True)
+class Ended:
+    """How code ended, whatever ran it."""
+
+    status: str
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    sandbox: SandboxOutcome
+
+
+def _tell(app: App, permit: Permit, ended: Ended) -> None:
     if app.json:
-        click.echo(dumps(_document(permit, outcome)))
+        click.echo(dumps(_document(permit, ended)))
     else:
-        _pass(outcome.stdout, sys.stdout)
-        _pass(outcome.stderr, sys.stderr)
-    if outcome.status == "ok":
+        _pass(ended.stdout, sys.stdout)
+        _pass(ended.stderr, sys.stderr)
+    if ended.status == "ok":
         return
     if app.json:
         sys.exit(failure.ERROR)
-    facts = {"entry": permit.entry, "status": outcome.status, "exit_code": outcome.exit_code}
-    message = f"the code ended with `{outcome.trap or outcome.status}`"
-    fail("guest_failed", message, _RAISE.get(outcome.status), failure.ERROR, facts)
+    facts = {"entry": permit.entry, "status": ended.status, "exit_code": ended.exit_code}
+    message = f"the code ended with `{ended.sandbox.trap or ended.status}`"
+    fail("guest_failed", message, _RAISE.get(ended.status), failure.ERROR, facts)
 
 
 def _pass(data: bytes, stream: TextIO) -> None:
@@ -148,17 +214,18 @@ def _pass(data: bytes, stream: TextIO) -> None:
     click.echo(data, file=getattr(stream, "buffer", stream), nl=False)
 
 
-def _document(permit: Permit, outcome: SandboxOutcome) -> dict[str, Any]:
+def _document(permit: Permit, ended: Ended) -> dict[str, Any]:
+    cost = ended.sandbox
     return {
-        "status": outcome.status,
-        "exit_code": outcome.exit_code,
-        "trap": outcome.trap,
-        "stdout": _text(outcome.stdout),
-        "stderr": _text(outcome.stderr),
-        "truncated": outcome.truncated,
-        "fuel_used": outcome.fuel_used,
-        "memory_peak": outcome.memory_peak,
-        "seconds": outcome.elapsed.total_seconds(),
+        "status": ended.status,
+        "exit_code": ended.exit_code,
+        "trap": cost.trap,
+        "stdout": _text(ended.stdout),
+        "stderr": _text(ended.stderr),
+        "truncated": cost.truncated,
+        "fuel_used": cost.fuel_used,
+        "memory_peak": cost.memory_peak,
+        "seconds": cost.elapsed.total_seconds(),
         "entry": permit.entry,
         "outcome_entry": permit.outcome,
         "resource": permit.resource,

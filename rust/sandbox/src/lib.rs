@@ -37,6 +37,7 @@ mod bounds;
 mod cache;
 mod call;
 mod dirs;
+mod early;
 mod engine;
 mod error;
 mod files;

@@ -18,8 +18,8 @@ use wasmtime_wasi_http::p2::bindings::http as web;
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use crate::files::FileSystem;
-use crate::host;
 use crate::wasi::State;
+use crate::{early, host};
 
 /// The interfaces a component may import.
 ///
@@ -43,6 +43,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     let options = web::types::LinkOptions::default();
     web::types::add_to_linker::<State, WasiHttp>(l, &options, State::http)?;
     web::outgoing_handler::add_to_linker::<State, WasiHttp>(l, State::http)?;
+    early::link(l)?;
     host::link(l)?;
     Ok(linker)
 }

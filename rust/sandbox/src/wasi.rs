@@ -14,6 +14,7 @@ use wasmtime_wasi::{ResourceTableError, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use wiggle::{GuestMemory, GuestPtr};
 
+use crate::early::Early;
 use crate::files::{Files, Held};
 use crate::limiter::{Limiter, Most};
 use crate::outgoing::Requests;
@@ -44,6 +45,8 @@ pub(crate) struct State {
     /// The same for a component.
     held: Held,
     pub(crate) requests: Requests,
+    /// What the guest let go of too early.
+    pub(crate) early: Vec<Early>,
     pub(crate) host: Option<Arc<dyn Host>>,
     pub(crate) limiter: Limiter,
 }
@@ -82,6 +85,7 @@ impl State {
             held: Held::new(bounds.dirs.iter().map(|dir| dir.read).collect()),
             wasi: wasi.build_p1(),
             requests: Requests::new(input.outgoing.clone()),
+            early: Vec::new(),
             host: input.host.clone(),
             limiter: Limiter::new(bounds.memory, most),
         };

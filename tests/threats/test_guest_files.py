@@ -13,7 +13,7 @@ import pytest
 
 import forge
 from guests.build import c, wat
-from moat import Permit, Sandbox
+from moat import MoatError, Permit, Sandbox, files
 from threats.test_files import meanwhile
 from threats.test_guest_real import everything
 from threats.world import ROOT, WORKER, World
@@ -30,7 +30,7 @@ class Guest:
     world: World
     kind: str
     tree: Path
-    write: tuple[Path, ...] = ()
+    write: tuple[Path, ...] | None = None
     asked: int = 0
 
     def tries(self, what: str, *paths: str) -> bool:
@@ -57,8 +57,9 @@ class Guest:
         return outcome.result == DONE
 
     def permit(self) -> Permit:
-        trees = tuple(f"file://{tree}/**" for tree in self.write or (self.tree,))
-        chain = forge.first(ROOT, WORKER, hosts=(), read=trees, write=trees, **LIMITS)
+        read = (f"file://{self.tree}/**",)
+        write = read if self.write is None else [f"file://{tree}/**" for tree in self.write]
+        chain = forge.first(ROOT, WORKER, hosts=(), read=read, write=write, **LIMITS)
         self.asked += 1
         return self.world.allow(self.world.ask(chain, stream=bytes(16), number=self.asked))
 
@@ -190,6 +191,35 @@ def test_a_tree_that_names_such_a_place_is_written(guest: Guest) -> None:
     assert guest.tries("cut", "pre-commit")
     assert not guest.tries("make", ".bashrc")
     assert (hooks / "post-merge").exists()
+
+
+@pytest.mark.parametrize("path", ["note", "sub", "sub/deep", "new", ".bashrc", "inner", "sl"])
+def test_a_tree_that_may_only_be_read_stays_as_it_is(guest: Guest, path: str) -> None:
+    (guest.tree / "inner").symlink_to("sub/deep")
+    (guest.tree / "sl").symlink_to("../../../etc/hostname")
+    guest.write, before = (), everything(guest.tree)
+    for what in ("make", "append", "cut", "unlink", "touch", "touch-open", "mkdir", "rmdir"):
+        assert not guest.tries(what, path), what
+    for what in ("rename", "link", "symlink"):
+        assert not guest.tries(what, path, "got"), what
+        assert not guest.tries(what, "note", path), what
+    assert not guest.tries("moved", "sub", "", "", "x")
+    assert everything(guest.tree) == before
+
+
+def test_what_a_guest_planted_is_not_followed_by_who_collects(guest: Guest) -> None:
+    """The guest cannot plant a link; one that is there all the same is not followed."""
+    assert not guest.tries("symlink", "../../../etc/hostname", "sl")
+    assert guest.tries("make", "out")
+    (guest.tree / "sl").symlink_to("../../../etc/hostname")
+    with guest.permit() as permit:
+        found = set(files.walk(permit, guest.tree))
+        assert str(guest.tree / "out") in found
+        assert str(guest.tree / "sl") not in found
+        with files.open(permit, guest.tree / "out") as file:
+            assert file.read() == "new\n"[: 4 * (guest.kind == "module")]
+        with pytest.raises(MoatError, match="symbolic link"):
+            files.open(permit, guest.tree / "sl")
 
 
 def test_data_is_written_as_before(guest: Guest) -> None:

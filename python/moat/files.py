@@ -6,6 +6,12 @@
         with moat.files.open(permit, "/data/notes/first.txt") as file:
             text = file.read()
 
+Collecting what code left in a tree, a host follows no link that lies there either::
+
+    for path in moat.files.walk(permit, "/data/out"):
+        with moat.files.open(permit, path, "rb") as file:
+            keep(path, file.read())
+
 What is opened is walked to from ``/`` one name at a time, below a directory that is held open: no
 symbolic link is followed anywhere, and one that is put in the way meanwhile ends in a refusal. On
 Linux the kernel keeps the last part of the walk beneath the tree (``openat2``), where it can.
@@ -20,13 +26,13 @@ import io
 import os
 import platform
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from moat.errors import MalformedInput, MoatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
     from moat._native import Permit
@@ -73,10 +79,7 @@ def open(  # noqa: A001 (`files.open` says what it is)
     if flags is None:
         message = f"`{mode}` is no mode; give one as `r`, `rb`, `w`, `a`, `x` or `r+`"
         raise MalformedInput(message)
-    name = os.fspath(path)
-    if not isinstance(name, str):
-        message = "give the path as text"
-        raise MalformedInput(message)
+    name = _text(path)
     writes = plain != "r"
     tree = permit.tree(name, read="r" in plain or "+" in plain, write=writes)
     fd = _open(tree, name, flags, writes=writes)
@@ -92,22 +95,86 @@ def open(  # noqa: A001 (`files.open` says what it is)
         raise
 
 
-def _open(tree: str, path: str, flags: int, *, writes: bool) -> int:
-    """Walk to the file and open it; what it is was asked of what was opened."""
-    below = path.removeprefix(tree).strip("/").split("/")
+def walk(permit: Permit, path: str | PathLike[str]) -> Iterator[str]:
+    """The regular files below a directory of a readable tree, by their whole paths, in order.
+
+    ``path`` is that tree's directory or one below it, spelled as for ``open``. Links, pipes,
+    sockets and devices are left out, and a link is not followed. ``open`` looks again at each.
+
+    Raises as ``open`` does for reading: at once for ``path``, and on the way where the permit has
+    ended meanwhile, where a folder was changed for something else, and where a name is no text.
+    """
+    name = _text(path)
+    permit.tree(_inside(name), read=True)
+    return _walk(permit, name)
+
+
+def _walk(permit: Permit, path: str) -> Iterator[str]:
+    folders = [path]
+    while folders:
+        place = folders.pop()
+        tree = permit.tree(_inside(place), read=True)
+        try:
+            found = _listed(tree, place)
+        except FileNotFoundError:
+            if place == path:
+                raise
+            continue
+        for name, mode in found:
+            if stat.S_ISREG(mode):
+                yield _inside(place, name)
+        folders += [_inside(place, name) for name, mode in reversed(found) if stat.S_ISDIR(mode)]
+
+
+def _inside(folder: str, name: str = "_") -> str:
+    return f"/{name}" if folder == "/" else f"{folder}/{name}"
+
+
+def _listed(tree: str, path: str) -> list[tuple[str, int]]:
+    """Names in a directory and what each is, in order; without those that went meanwhile."""
+    with _held(tree, path.removeprefix(tree).strip("/"), path) as at:
+        fd = _beneath(at, ".", os.O_RDONLY | os.O_DIRECTORY | _SAFE, path)
+    try:
+        found = []
+        for name in sorted(os.listdir(fd)):  # noqa: PTH208 (a descriptor)
+            if any("\udc80" <= char <= "\udcff" for char in name):
+                message = f"a name in `{path}` is not utf-8; rename `{os.fsencode(name)!r}`"
+                raise MoatError(message)
+            with suppress(FileNotFoundError):
+                found.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode))
+        return found
+    finally:
+        os.close(fd)
+
+
+def _text(path: str | PathLike[str]) -> str:
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        message = "give the path as text"
+        raise MalformedInput(message)
+    return name
+
+
+@contextmanager
+def _held(tree: str, below: str, path: str) -> Iterator[int]:
+    """Hold a directory in a tree, walked to from the root through no link."""
     with ExitStack() as held:
 
-        def look(at: int | None, name: str, more: int = 0) -> int:
-            fd = _beneath(at, name, _LOOK | more, path)
+        def look(at: int | None, name: str) -> int:
+            fd = _beneath(at, name, _LOOK | os.O_DIRECTORY, path)
             held.callback(os.close, fd)
             return fd
 
-        at = look(None, "/", os.O_DIRECTORY)
+        at = look(None, "/")
         for part in filter(None, tree.split("/")):
-            at = look(at, part, os.O_DIRECTORY)
-        if len(below) > 1:
-            at = look(at, "/".join(below[:-1]), os.O_DIRECTORY)
-        last = below[-1]
+            at = look(at, part)
+        yield look(at, below) if below else at
+
+
+def _open(tree: str, path: str, flags: int, *, writes: bool) -> int:
+    """Walk to the file and open it; what it is was asked of what was opened."""
+    below, _, last = path.removeprefix(tree).strip("/").rpartition("/")
+    with _held(tree, below, path) as at, ExitStack() as held:
         if flags & os.O_CREAT:
             try:
                 return _checked(
@@ -116,7 +183,7 @@ def _open(tree: str, path: str, flags: int, *, writes: bool) -> int:
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise
-        found = look(at, last)
+        held.callback(os.close, found := _beneath(at, last, _LOOK, path))
         _check(os.fstat(found), path, writes=writes)
         return _reopen(found, at, last, flags & ~os.O_CREAT, path)
 

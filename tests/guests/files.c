@@ -1,7 +1,10 @@
 /* Does one thing to files and exits with 0 or the errno of what failed.
  *
  *   files read|list|make|append|cut|touch|mkdir|rmdir|unlink|stat|many PATH
+ *   files touch-open PATH     open PATH to read it, then set its times
  *   files rename|link|symlink FROM TO
+ *   files moved DIR FROM TO PATH    open DIR, rename FROM to TO if named, then make PATH in it
+ *   files again PATH TIMES    make PATH and remove it, whatever comes of it
  *   files raw PATH            read PATH through descriptor 3, asking for no rights at all
  *   files raw-read PATH       the same, asking for the right to read
  *   files raw-cut PATH        open PATH through descriptor 3 to empty it, asking for no rights
@@ -12,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -63,6 +67,10 @@ static int one(const char *what, const char *path) {
     if (!strcmp(what, "append")) return put_in(open(path, O_WRONLY | O_APPEND));
     if (!strcmp(what, "cut")) return failed(truncate(path, 0));
     if (!strcmp(what, "touch")) return failed(utimensat(AT_FDCWD, path, NULL, 0));
+    if (!strcmp(what, "touch-open")) {
+        if ((fd = open(path, O_RDONLY)) < 0) return errno;
+        return failed(futimens(fd, NULL));
+    }
     if (!strcmp(what, "mkdir")) return failed(mkdir(path, 0700));
     if (!strcmp(what, "rmdir")) return failed(rmdir(path));
     if (!strcmp(what, "unlink")) return failed(unlink(path));
@@ -83,6 +91,16 @@ static int two(const char *what, const char *from, const char *to) {
     if (!strcmp(what, "rename")) return failed(rename(from, to));
     if (!strcmp(what, "link")) return failed(link(from, to));
     if (!strcmp(what, "symlink")) return failed(symlink(from, to));
+    if (!strcmp(what, "again")) {
+        for (int left = atoi(to); left > 0; left--) {
+            if ((dir = open(from, O_WRONLY | O_CREAT | O_TRUNC, 0600)) >= 0) {
+                put_in(dir);
+                close(dir);
+            }
+            unlink(from);
+        }
+        return 0;
+    }
     if (!strcmp(what, "sub")) {
         code = open_at(3, from, __WASI_OFLAGS_DIRECTORY, 0, &dir);
         return code ? code : read_at(dir, to, __WASI_RIGHTS_FD_READ);
@@ -90,7 +108,14 @@ static int two(const char *what, const char *from, const char *to) {
     return EINVAL;
 }
 
+static int moved(const char *dir, const char *from, const char *to, const char *path) {
+    int fd = open(dir, O_RDONLY | O_DIRECTORY);
+    if (fd < 0 || (*from && rename(from, to) < 0)) return errno;
+    return put_in(openat(fd, path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+}
+
 int main(int argc, char **argv) {
+    if (argc == 6 && !strcmp(argv[1], "moved")) return moved(argv[2], argv[3], argv[4], argv[5]);
     if (argc == 3) return one(argv[1], argv[2]);
     return argc == 4 ? two(argv[1], argv[2], argv[3]) : EINVAL;
 }

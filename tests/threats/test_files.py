@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -338,3 +338,88 @@ def test_nothing_stays_open(permit: Permit, tree: Path) -> None:
             files.open(permit, tree / "file", encoding="none")
     # What earlier tests left to the collector may have gone meanwhile.
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+# --- collecting what is in a tree ---
+
+
+def test_a_walk_finds_the_regular_files_and_no_others(permit: Permit, tree: Path) -> None:
+    (tree / "empty").mkdir()
+    (tree / "sub" / "deep" / "er").mkdir(parents=True)
+    (tree / "sub" / "deep" / "er" / ".hidden").write_text("")
+    os.mkfifo(tree / "pipe")
+    (tree / "sl").symlink_to("../../../etc/hostname")
+    (tree / "up").symlink_to("..")
+    (tree / "sub" / "in").symlink_to("../sub")
+    found = [tree / "file", tree / "sub" / "file", tree / "sub" / "deep" / "er" / ".hidden"]
+    assert list(files.walk(permit, tree)) == [str(path) for path in found]
+    assert list(files.walk(permit, tree / "sub" / "deep")) == [str(found[-1])]
+    assert list(files.walk(permit, tree / "empty")) == []
+    for path in found:
+        files.open(permit, path).close()
+
+
+def test_a_planted_link_is_not_collected(permit: Permit, tree: Path) -> None:
+    """Neither its file, nor what lies behind it, nor by a walk that starts at it."""
+    (tree / "sl").symlink_to("../../../etc/hostname")
+    (tree / "out").symlink_to(tree.parent)
+    assert set(files.walk(permit, tree)) == {str(tree / "file"), str(tree / "sub" / "file")}
+    for path in (tree / "sl", tree / "out" / "secret"):
+        with pytest.raises(MoatError, match="symbolic link"):
+            read(permit, path)
+    for path in (tree / "out", tree / "out" / "tree", tree / "sl"):
+        with pytest.raises(MoatError, match="symbolic link"):
+            list(files.walk(permit, path))
+
+
+def test_a_walk_asks_for_a_tree_that_may_be_read_and_an_open_permit(pep: Pep, tree: Path) -> None:
+    with given(pep, write=[tree]) as permit, denied("not_granted"):
+        files.walk(permit, tree)
+    with given(pep, read=[tree]) as permit:
+        for path in (tree.parent, tree / "..", f"{tree}/", "tree", f"{tree}\0"):
+            with pytest.raises((Denied, MalformedInput)):
+                files.walk(permit, path)
+        with pytest.raises(FileNotFoundError):
+            list(files.walk(permit, tree / "none"))
+        walked = files.walk(permit, tree)
+        assert next(walked) == str(tree / "file")
+    with denied("permit_spent"):
+        next(walked)
+
+
+def test_a_folder_swapped_for_a_link_while_it_is_walked(permit: Permit, tree: Path) -> None:
+    """The walk ends with an error, or goes by; it never lists what is outside."""
+    (outside := tree.parent / "outside").mkdir()
+    (outside / "stolen").write_text("secret")
+    (tree / "link").symlink_to(outside)
+
+    def swap() -> None:
+        for one, other in (("sub", "aside"), ("link", "sub"), ("sub", "link"), ("aside", "sub")):
+            (tree / one).rename(tree / other)
+
+    seen: set[str] = set()
+    with meanwhile(swap):
+        for _ in range(ROUNDS // 10):
+            with suppress(MoatError):
+                seen.update(files.walk(permit, tree))
+    assert {Path(path).name for path in seen} == {"file"}
+
+
+def test_a_tree_deeper_than_python_recurses(permit: Permit, tree: Path) -> None:
+    """Folders in folders, as many as a path has room for."""
+    folders = [Path(f"{tree}" + "/d" * depth) for depth in range(1, 1_501)]
+    for folder in folders:
+        folder.mkdir()
+    end = folders[-1] / "end"
+    end.write_text("")
+    found = str(end) in set(files.walk(permit, tree))
+    end.unlink()
+    for folder in reversed(folders):  # who tidies up recurses too
+        folder.rmdir()
+    assert found, "the deepest file is left out"
+
+
+def test_a_name_that_is_no_text_is_said_and_not_left_out(permit: Permit, tree: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tree) + b"/\xff")).write_text("")
+    with pytest.raises(MoatError, match="not utf-8"):
+        list(files.walk(permit, tree))

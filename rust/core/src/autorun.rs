@@ -121,8 +121,8 @@ const INSIDE: &[(&str, &str)] = &[
 pub fn runs_by_itself<'a>(parts: impl IntoIterator<Item = &'a str>) -> bool {
     let mut before = String::new();
     for part in parts {
-        let name = part.to_lowercase();
-        let name = name.trim_end_matches(['.', ' ']).split(':').next().unwrap_or_default();
+        let name = folded(part);
+        let name = name.as_str();
         if NAMES.contains(&name)
             || FOLDERS.contains(&name)
             || ENDINGS.iter().any(|ending| name.ends_with(ending))
@@ -133,6 +133,19 @@ pub fn runs_by_itself<'a>(parts: impl IntoIterator<Item = &'a str>) -> bool {
         name.clone_into(&mut before);
     }
     false
+}
+
+/// Whether a folder of this name makes some of what lies in it such a file, as `.github` does.
+/// What lies in a folder comes along when it gets such a name, or loses it.
+#[must_use]
+pub fn makes_run(name: &str) -> bool {
+    INSIDE.iter().any(|(outer, _)| *outer == folded(name))
+}
+
+fn folded(part: &str) -> String {
+    let name = part.to_lowercase();
+    let name = name.trim_end_matches(['.', ' ']).split(':').next().unwrap_or_default();
+    name.to_owned()
 }
 
 #[cfg(test)]
@@ -168,6 +181,14 @@ mod tests {
         for path in [".GIT/hooks/x", ".Git./x", ".git /x", ".git::$INDEX_ALLOCATION/x", ".BashRC"] {
             assert!(found(path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_gives_a_meaning_to_what_is_in_it_is_known() {
+        for (outer, inner) in INSIDE {
+            assert!(makes_run(outer) && found(&format!("{outer}/{inner}")), "{outer}");
+        }
+        assert!(makes_run(".GitHub.") && !makes_run("github") && !makes_run("workflows"));
     }
 
     #[test]

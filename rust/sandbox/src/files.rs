@@ -1,5 +1,6 @@
-//! `wasi:filesystem` for components, as strict as Preview 1: only regular files and directories
-//! open, no symbolic link is made, and through a write-only directory nothing can be read.
+//! `wasi:filesystem` for components, and what Preview 1 writes: only regular files and directories
+//! open, no symbolic link is made or written through, nothing that runs by itself is written, and
+//! through a write-only directory nothing can be read.
 //!
 //! Every function of the interface is written out: a version that adds one does not compile until
 //! somebody has decided about it.
@@ -15,6 +16,10 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
     PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult, ReaddirIterator};
+use wasmtime_wasi::runtime::spawn_blocking;
+
+use crate::place::{self, Place, Trees};
+use crate::way::Way;
 
 /// Descriptors that one guest may hold, those of its preopened directories included.
 const OPEN: usize = 128;
@@ -35,8 +40,9 @@ pub(crate) struct Files<'a> {
 }
 
 /// What a run has open.
-#[derive(Default)]
 pub(crate) struct Held {
+    /// The trees that may be written.
+    pub(crate) trees: Trees,
     /// Whether each preopened directory may be read, in order.
     preopened: Vec<bool>,
     /// Whether each descriptor may be read, by its number in the table.
@@ -45,12 +51,35 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(preopened: Vec<bool>) -> Self {
-        Self { preopened, ..Self::default() }
+    pub(crate) fn new(dirs: &[crate::Dir]) -> Self {
+        let written = dirs.iter().filter(|dir| dir.write);
+        Self {
+            trees: written.map(|dir| dir.path.clone()).collect(),
+            preopened: dirs.iter().map(|dir| dir.read).collect(),
+            open: BTreeMap::new(),
+            listed: 0,
+        }
+    }
+
+    /// Whether each preopened directory may be read, in order.
+    pub(crate) fn preopened(&self) -> &[bool] {
+        &self.preopened
+    }
+
+    pub(crate) fn opened(&mut self, number: u32, reads: bool) {
+        self.open.insert(number, reads);
+    }
+
+    pub(crate) fn closed(&mut self, number: u32) {
+        self.open.remove(&number);
+    }
+
+    pub(crate) fn knows(&self, number: u32) -> bool {
+        self.open.contains_key(&number)
     }
 
     /// Refuses what looks through a write-only directory, or at what is not known at all.
-    fn sighted(&self, fd: &Resource<Descriptor>) -> FsResult<()> {
+    pub(crate) fn sighted(&self, fd: &Resource<Descriptor>) -> FsResult<()> {
         if self.open.get(&fd.rep()).copied().unwrap_or(false) {
             Ok(())
         } else {
@@ -63,13 +92,18 @@ impl Held {
     }
 }
 
-type Fd = Resource<Descriptor>;
+pub(crate) type Fd = Resource<Descriptor>;
 type Entries = Resource<ReaddirIterator>;
 
 impl Files<'_> {
     /// Whether the path names something that is neither a regular file nor a directory. Opening a
     /// pipe could wait for ever; a device or socket is not a file of the tree.
-    async fn special(&mut self, fd: &Fd, follow: PathFlags, path: &str) -> FsResult<bool> {
+    pub(crate) async fn special(
+        &mut self,
+        fd: &Fd,
+        follow: PathFlags,
+        path: &str,
+    ) -> FsResult<bool> {
         let fd = Resource::new_borrow(fd.rep());
         match self.all.stat_at(fd, follow, path.to_owned()).await {
             // A link that is not to be followed is refused by `open_at`, which knows why.
@@ -92,8 +126,8 @@ impl preopens::Host for Files<'_> {
             wasmtime::bail!("too many open directories; close some");
         }
         let found = preopens::Host::get_directories(&mut self.all)?;
-        for ((fd, _), read) in found.iter().zip(&self.held.preopened) {
-            self.held.open.insert(fd.rep(), *read);
+        for ((fd, _), read) in found.iter().zip(self.held.preopened.clone()) {
+            self.held.opened(fd.rep(), read);
         }
         Ok(found)
     }
@@ -110,6 +144,13 @@ impl types::Host for Files<'_> {
     ) -> wasmtime::Result<Option<ErrorCode>> {
         types::Host::filesystem_error_code(&mut self.all, error)
     }
+}
+
+/// Whether opening may change something, or lets it be changed afterwards.
+pub(crate) fn writes(how: OpenFlags, flags: DescriptorFlags) -> bool {
+    how.contains(OpenFlags::CREATE)
+        || how.contains(OpenFlags::TRUNCATE)
+        || flags.contains(DescriptorFlags::WRITE)
 }
 
 /// Whether what is opened can be written or walked through, but not read.
@@ -134,18 +175,21 @@ impl HostDescriptor for Files<'_> {
         if !self.held.room(1) {
             return Err(ErrorCode::InsufficientMemory.into());
         }
-        if self.special(&fd, follow, &path).await? {
+        let opened = if writes(how, flags) {
+            self.open_to_write(&fd, path, how, flags).await?
+        } else if self.special(&fd, follow, &path).await? {
             return Err(ErrorCode::Access.into());
-        }
-        let opened = self.all.open_at(fd, follow, path, how, flags).await?;
-        self.held.open.insert(opened.rep(), reads);
+        } else {
+            self.all.open_at(fd, follow, path, how, flags).await?
+        };
+        self.held.opened(opened.rep(), reads);
         Ok(opened)
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
         let number = fd.rep();
         HostDescriptor::drop(&mut self.all, fd)?;
-        self.held.open.remove(&number);
+        self.held.closed(number);
         Ok(())
     }
 
@@ -176,7 +220,18 @@ impl HostDescriptor for Files<'_> {
 
     async fn rename_at(&mut self, fd: Fd, path: String, to: Fd, new: String) -> FsResult<()> {
         self.held.sighted(&fd)?;
-        self.all.rename_at(fd, path, to, new).await
+        let (from, to) = self.ways(&fd, path, &to, new).await?;
+        let fits = match (&from, &to) {
+            (Way::Found(_, old), Way::Found(_, new)) => old.moves_to(new).map_err(FsError::from),
+            _ => Ok(()),
+        };
+        let done = match fits {
+            Ok(()) => self.all.rename_at(from.fd(), from.name(), to.fd(), to.name()).await,
+            refused => refused,
+        };
+        self.leave(from)?;
+        self.leave(to)?;
+        done
     }
 
     async fn link_at(
@@ -188,7 +243,14 @@ impl HostDescriptor for Files<'_> {
         new: String,
     ) -> FsResult<()> {
         self.held.sighted(&fd)?;
-        self.all.link_at(fd, follow, path, to, new).await
+        let (from, to) = self.ways(&fd, path, &to, new).await?;
+        let done = match from.is(Place::is_linked) {
+            Ok(()) => self.all.link_at(from.fd(), follow, from.name(), to.fd(), to.name()).await,
+            refused => refused,
+        };
+        self.leave(from)?;
+        self.leave(to)?;
+        done
     }
 
     /// Symbolic links are not made at all: others might follow them.
@@ -232,18 +294,33 @@ impl HostDescriptor for Files<'_> {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
+        let (file, perms) = match self.all.table.get(&fd)? {
+            Descriptor::File(file) => (file.file.clone(), file.perms),
+            Descriptor::Dir(dir) => (dir.dir.clone(), dir.perms),
+        };
+        if !perms.write_not_permitted() {
+            let trees = self.held.trees.clone();
+            spawn_blocking(move || place::changes(&file, &trees)).await?;
+        }
         self.all.set_times(fd, accessed, modified).await
     }
 
     async fn set_times_at(
         &mut self,
         fd: Fd,
-        follow: PathFlags,
+        _: PathFlags,
         path: String,
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        self.all.set_times_at(fd, follow, path, accessed, modified).await
+        let way = self.way(&fd, path).await?;
+        let stay = PathFlags::empty();
+        let done = match way.is(Place::is_changed) {
+            Ok(()) => self.all.set_times_at(way.fd(), stay, way.name(), accessed, modified).await,
+            refused => refused,
+        };
+        self.leave(way)?;
+        done
     }
 
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, at: Filesize) -> FsResult<Filesize> {
@@ -259,15 +336,24 @@ impl HostDescriptor for Files<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.all.create_directory_at(fd, path).await
+        let way = self.way(&fd, path).await?;
+        let done = self.all.create_directory_at(way.fd(), way.name()).await;
+        self.leave(way)?;
+        done
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.all.remove_directory_at(fd, path).await
+        let way = self.way(&fd, path).await?;
+        let done = self.all.remove_directory_at(way.fd(), way.name()).await;
+        self.leave(way)?;
+        done
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.all.unlink_file_at(fd, path).await
+        let way = self.way(&fd, path).await?;
+        let done = self.all.unlink_file_at(way.fd(), way.name()).await;
+        self.leave(way)?;
+        done
     }
 
     async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {

@@ -16,7 +16,8 @@
 //!   the first byte over it ends the run;
 //! - **directories** are opened without following a symbolic link in any component, and the
 //!   guest cannot leave them (`openat2` with `RESOLVE_BENEATH` on Linux). Only regular files and
-//!   directories open: no pipes, sockets or devices. Guests make no symbolic links;
+//!   directories open: no pipes, sockets or devices. Guests make no symbolic links, write
+//!   through none, and write nothing that runs by itself (spec/files.md);
 //! - **the network** is closed: no socket is made and no name looked up. `wasi:http` requests go
 //!   to the [`Outgoing`] that the run was given, else each is refused. They end with the run;
 //! - **tools** are called through the [`Host`] that the run was given, else each call is refused;
@@ -47,10 +48,13 @@ mod module;
 mod outgoing;
 mod output;
 mod p2;
+mod place;
 mod run;
 mod shape;
 mod value;
 mod wasi;
+mod way;
+mod writing;
 
 pub use bounds::{Bounds, Dir, Input};
 pub use call::Call;

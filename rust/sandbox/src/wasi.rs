@@ -1,11 +1,12 @@
 //! WASI Preview 1 as a guest finds it: wasmtime's own, and stricter where files are concerned.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use wasmtime::component::Resource;
 use wasmtime::{AsContextMut, Caller, Extern, Linker, bail};
-use wasmtime_wasi::filesystem::WasiFilesystemView;
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p1::types::{Errno, Fd, Filetype, Lookupflags};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
 use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_async};
@@ -20,7 +21,7 @@ use crate::limiter::{Limiter, Most};
 use crate::outgoing::Requests;
 use crate::output::{Capture, Stream};
 use crate::run::Stop;
-use crate::{Bounds, Host, Input, SandboxError, dirs};
+use crate::{Bounds, Host, Input, SandboxError, dirs, writing};
 
 /// The only module a guest may import from.
 pub(crate) const WASI: &str = "wasi_snapshot_preview1";
@@ -39,10 +40,9 @@ const FIRST_DIR: i32 = 3;
 
 /// What one run owns.
 pub(crate) struct State {
-    wasi: WasiP1Ctx,
-    /// Descriptors of write-only directories, and of all that was opened through them.
-    blind: BTreeSet<i32>,
-    /// The same for a component.
+    pub(crate) wasi: WasiP1Ctx,
+    /// The numbers in the table of what a module holds by its own: directories and files.
+    numbers: BTreeMap<i32, u32>,
     held: Held,
     pub(crate) requests: Requests,
     /// What the guest let go of too early.
@@ -75,14 +75,13 @@ impl State {
         for dir in &bounds.dirs {
             dirs::preopen(&mut wasi, dir)?;
         }
-        let blind = (FIRST_DIR..).zip(&bounds.dirs).filter(|(_, dir)| !dir.read);
         let (most, room) = match guest {
             Guest::Module => (Most::MODULE, OPEN_FILES + OPEN_OTHER + bounds.dirs.len()),
             Guest::Component => (Most::COMPONENT, HELD),
         };
         let mut state = Self {
-            blind: blind.map(|(fd, _)| fd).collect(),
-            held: Held::new(bounds.dirs.iter().map(|dir| dir.read).collect()),
+            numbers: BTreeMap::new(),
+            held: Held::new(&bounds.dirs),
             wasi: wasi.build_p1(),
             requests: Requests::new(input.outgoing.clone()),
             early: Vec::new(),
@@ -90,7 +89,67 @@ impl State {
             limiter: Limiter::new(bounds.memory, most),
         };
         state.wasi.ctx().table.set_max_capacity(room);
+        if guest == Guest::Module && !bounds.dirs.is_empty() {
+            state.preopened()?;
+        }
         Ok(state)
+    }
+
+    /// Makes wasmtime take the preopened directories into its table, and reads their numbers.
+    fn preopened(&mut self) -> Result<(), SandboxError> {
+        let first = Fd::from(FIRST_DIR.cast_unsigned());
+        let asked = self.wasi.fd_prestat_get(&mut GuestMemory::Unshared(&mut []), first);
+        let dirs = self.held.preopened().to_vec();
+        let found = self.unknown();
+        if asked.is_err() || found.len() != dirs.len() {
+            let text = wasmtime::format_err!("a directory is not where it was put");
+            return Err(SandboxError::internal(text));
+        }
+        for ((fd, number), reads) in (FIRST_DIR..).zip(found).zip(dirs) {
+            self.opened(fd, number, reads);
+        }
+        Ok(())
+    }
+
+    /// Numbers of descriptors in the table that this state was not told of, in order.
+    fn unknown(&mut self) -> Vec<u32> {
+        let table = self.wasi.ctx().table;
+        let all = 0..u32::try_from(table.max_capacity()).unwrap_or(u32::MAX);
+        let there = |number: &u32| table.get(&Resource::<Descriptor>::new_borrow(*number)).is_ok();
+        all.filter(there).filter(|number| !self.held.knows(*number)).collect()
+    }
+
+    fn opened(&mut self, fd: i32, number: u32, reads: bool) {
+        self.numbers.insert(fd, number);
+        self.held.opened(number, reads);
+    }
+
+    pub(crate) fn forget(&mut self, number: u32) {
+        self.held.closed(number);
+    }
+
+    pub(crate) async fn close(
+        &mut self,
+        memory: &mut GuestMemory<'_>,
+        fd: i32,
+    ) -> wasmtime::Result<i32> {
+        let code = p1::fd_close(&mut self.wasi, memory, fd).await?;
+        if code == SUCCESS
+            && let Some(number) = self.numbers.remove(&fd)
+        {
+            self.held.closed(number);
+        }
+        Ok(code)
+    }
+
+    /// The descriptor of a module in the table.
+    pub(crate) fn descriptor(&self, fd: i32) -> Option<Resource<Descriptor>> {
+        self.numbers.get(&fd).map(|number| Resource::new_borrow(*number))
+    }
+
+    /// Whether it is a write-only directory, or was opened through one.
+    fn blind(&self, fd: i32) -> bool {
+        self.descriptor(fd).is_some_and(|fd| self.held.sighted(&fd).is_err())
     }
 
     pub(crate) fn files(&mut self) -> Files<'_> {
@@ -131,20 +190,17 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     descriptors(&mut linker)?;
     opening(&mut linker)?;
     names(&mut linker)?;
+    writing::functions(&mut linker)?;
     linker.allow_shadowing(false);
     Ok(linker)
 }
 
-/// `fd_close` and `fd_renumber` keep `blind` true to the guest's descriptor numbers.
+/// `fd_close` and `fd_renumber` keep `numbers` true to the guest's descriptors.
 fn descriptors(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.func_wrap_async(WASI, "fd_close", |mut guest: Caller<'_, State>, (fd,): (i32,)| {
         Box::new(async move {
             let (mut memory, state) = parts(&mut guest)?;
-            let code = p1::fd_close(&mut state.wasi, &mut memory, fd).await?;
-            if code == SUCCESS {
-                state.blind.remove(&fd);
-            }
-            Ok(code)
+            state.close(&mut memory, fd).await
         })
     })?;
     linker.func_wrap_async(
@@ -155,10 +211,11 @@ fn descriptors(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 let (mut memory, state) = parts(&mut guest)?;
                 let code = p1::fd_renumber(&mut state.wasi, &mut memory, from, to).await?;
                 if code == SUCCESS && from != to {
-                    if state.blind.remove(&from) {
-                        state.blind.insert(to);
-                    } else {
-                        state.blind.remove(&to);
+                    if let Some(number) = state.numbers.remove(&to) {
+                        state.held.closed(number);
+                    }
+                    if let Some(number) = state.numbers.remove(&from) {
+                        state.numbers.insert(to, number);
                     }
                 }
                 Ok(code)
@@ -168,39 +225,52 @@ fn descriptors(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-type OpenArgs = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
+pub(crate) type OpenArgs = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
 
 /// `path_open` opens regular files and directories only, and through a write-only directory only
 /// for writing.
 fn opening(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.func_wrap_async(WASI, "path_open", |mut guest: Caller<'_, State>, args: OpenArgs| {
         Box::new(async move {
-            let (fd, follow, path, len, oflags, rights, inherit, flags, out) = args;
+            let (fd, follow, path, len, oflags, rights, ..) = args;
             let (mut memory, state) = parts(&mut guest)?;
-            let blind = state.blind.contains(&fd);
-            if blind && !writes_only(oflags, rights) {
+            if state.blind(fd) && !writes_only(oflags, rights) {
                 return Ok(ACCES);
+            }
+            if writing::opens(&args) {
+                return writing::open(state, &mut memory, args).await;
             }
             if special(state, &mut memory, fd, follow, path, len).await {
                 return Ok(ACCES);
             }
-            let (wasi, memory) = (&mut state.wasi, &mut memory);
-            let opened = p1::path_open(
-                wasi, memory, fd, follow, path, len, oflags, rights, inherit, flags, out,
-            )
-            .await;
-            let code = match opened {
-                Err(error) if error.is::<ResourceTableError>() => return Ok(MFILE),
-                other => other?,
-            };
-            if blind && code == SUCCESS {
-                let new = memory.read(GuestPtr::<u32>::new(out.cast_unsigned()))?;
-                state.blind.insert(new.cast_signed());
-            }
-            Ok(code)
+            open(state, &mut memory, args).await.map(|opened| opened.unwrap_or_else(|code| code))
         })
     })?;
     Ok(())
+}
+
+/// Opens as wasmtime does; an error code, or success and the number of what was opened.
+pub(crate) async fn open(
+    state: &mut State,
+    memory: &mut GuestMemory<'_>,
+    args: OpenArgs,
+) -> wasmtime::Result<Result<i32, i32>> {
+    let (fd, follow, path, len, oflags, rights, inherit, flags, out) = args;
+    let wasi = &mut state.wasi;
+    let opened =
+        p1::path_open(wasi, memory, fd, follow, path, len, oflags, rights, inherit, flags, out);
+    match opened.await {
+        Err(error) if error.is::<ResourceTableError>() => return Ok(Err(MFILE)),
+        Ok(SUCCESS) => {}
+        other => return other.map(Err),
+    }
+    let new = memory.read(GuestPtr::<u32>::new(out.cast_unsigned()))?.cast_signed();
+    let [number] = state.unknown()[..] else {
+        bail!("a descriptor is not where it was put");
+    };
+    let reads = !state.blind(fd);
+    state.opened(new, number, reads);
+    Ok(Ok(SUCCESS))
 }
 
 /// Whether what is opened can be written or walked through, but not read.
@@ -237,8 +307,8 @@ async fn special(
     }
 }
 
-/// Through a write-only directory nothing is listed, and nothing is moved to where it could be
-/// read. Symbolic links are not made at all: others might follow them.
+/// Through a write-only directory nothing is listed. Symbolic links are not made at all: others
+/// might follow them.
 fn names(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.func_wrap(WASI, "path_symlink", |_: i32, _: i32, _: i32, _: i32, _: i32| PERM)?;
     macro_rules! sighted {
@@ -248,7 +318,7 @@ fn names(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 stringify!($name),
                 |mut guest: Caller<'_, State>, ($fd, $($arg),*): (i32, $($kind),*)| {
                     Box::new(async move {
-                        if guest.data().blind.contains(&$fd) {
+                        if guest.data().blind($fd) {
                             return Ok(ACCES);
                         }
                         let (mut memory, state) = parts(&mut guest)?;
@@ -260,18 +330,16 @@ fn names(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     }
     sighted!(fd_readdir(fd, buf: i32, len: i32, cookie: i64, out: i32));
     sighted!(path_readlink(fd, path: i32, len: i32, buf: i32, room: i32, out: i32));
-    sighted!(path_rename(fd, path: i32, len: i32, to: i32, to_path: i32, to_len: i32));
-    sighted!(path_link(fd, flags: i32, path: i32, len: i32, to: i32, to_path: i32, to_len: i32));
     Ok(())
 }
 
-const SUCCESS: i32 = Errno::Success as i32;
-const ACCES: i32 = Errno::Acces as i32;
-const MFILE: i32 = Errno::Mfile as i32;
+pub(crate) const SUCCESS: i32 = Errno::Success as i32;
+pub(crate) const ACCES: i32 = Errno::Acces as i32;
+pub(crate) const MFILE: i32 = Errno::Mfile as i32;
 const PERM: i32 = Errno::Perm as i32;
 
 /// The guest's memory and the run's state, as wasmtime's own functions take them.
-fn parts<'a>(
+pub(crate) fn parts<'a>(
     guest: &'a mut Caller<'_, State>,
 ) -> wasmtime::Result<(GuestMemory<'a>, &'a mut State)> {
     let fuel = guest.as_context_mut().hostcall_fuel();

@@ -258,9 +258,9 @@ fn pipes_sockets_and_devices_do_not_open() {
     symlink("pipe", yard.root.join("in/link")).unwrap();
     let dirs = [yard.dir("in", true, true)];
     for path in ["in/pipe", "in/socket", "in/link"] {
-        for how in ["read", "append"] {
-            assert_eq!(yard.run(&dirs, &[how, &yard.path(path)]).status, ACCES, "{how} {path}");
-        }
+        assert_eq!(yard.run(&dirs, &["read", &yard.path(path)]).status, ACCES, "{path}");
+        let refused = if path == "in/link" { LOOP } else { ACCES };
+        assert_eq!(yard.run(&dirs, &["append", &yard.path(path)]).status, refused, "{path}");
     }
     let dev = [Dir { path: "/dev".into(), read: true, write: false }];
     assert_eq!(yard.run(&dev, &["read", "/dev/zero"]).status, ACCES);

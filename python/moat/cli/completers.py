@@ -25,8 +25,7 @@ STATE: Final = "moat-state"
 """The state folder where none is named."""
 KINDS: Final = (
     "agent", "alert", "attested", "control", "decision", "inherited", "link", "open", "outcome",
-    "pruned",
-    "recovered", "restored", "rules", "snapshot", "summary", "torn",
+    "pruned", "recovered", "request", "restored", "rules", "snapshot", "summary", "torn",
 )  # fmt: skip
 """The kinds of entries that there are; a log may hold others later."""
 

@@ -171,7 +171,15 @@ def _decided(body: Mapping[str, Any], names: Mapping[str, str]) -> Text:
     return Text("denied   ", "bold red").append_text(told)
 
 
-_SAYS: Final = {"attested": _attested, "decision": _decided}
+def _requested(body: Mapping[str, Any], names: Mapping[str, str]) -> Text:
+    del names
+    told = Text(f"of {_show.clean(str(body.get('decision')))}: ")
+    told.append(_show.clean(f"{body.get('method')} {body.get('url', 'a url nobody can read')}"))
+    refused = "" if body.get("allow") is True else f" {_show.clean(str(body.get('reason')))}"
+    return told.append(refused, "bold red")
+
+
+_SAYS: Final = {"attested": _attested, "decision": _decided, "request": _requested}
 """What has a picture of its own."""
 
 

@@ -147,6 +147,25 @@ entries! {
         detail: Option<String>,
     }
 
+    /// A request over the network that was made under an open permit.
+    Requested = "request" {
+        /// The decision's index.
+        decision: u64,
+        /// Whether it was let go.
+        allow: bool,
+        /// Why not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The method; empty for what is none.
+        method: String,
+        /// The URL up to its query, where there is one way to read it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// SHA-256 of the query, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        query: Option<String>,
+    }
+
     /// A control statement that counted.
     ControlSeen = "control" {
         /// `revoke`, `restore`, `suspend` or `resume`.

@@ -72,6 +72,8 @@ pub const CONTROL_SECONDS: u64 = 3600;
 pub const SKEW_SECONDS: u64 = 60;
 /// Seconds a permit may wait to be opened.
 pub const PERMIT_SECONDS: u64 = 30;
+/// Requests over the network that one permit lets go or has refused, each with a line of its own.
+pub const PERMIT_REQUESTS: u64 = 10_000;
 /// Latest time accepted anywhere (the last second of year 9999).
 pub const TIME_MAX: u64 = 253_402_300_799;
 /// Message numbers remembered behind the newest of a stream.

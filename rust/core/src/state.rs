@@ -12,7 +12,7 @@ use crate::audit::{Former, INHERITED};
 use crate::control::{Control, Statement, Target, Verb};
 use crate::entry::{
     Alerted, Attested, ControlSeen, Decision, Entry, LinkSeen, Outcome, Record, Recovered,
-    Registered, Rules, Summary, Told, Unused,
+    Registered, Requested, Rules, Summary, Told, Unused,
 };
 use crate::error::{Error, Reason, Result};
 use crate::key::{AgentId, Hash256};
@@ -267,6 +267,7 @@ impl State {
             Decision::KIND => self.decided(index, &Decision::from_body(body)?, None),
             LinkSeen::KIND => self.saw(&LinkSeen::from_body(body)?),
             Outcome::KIND => self.ended(&Outcome::from_body(body)?),
+            Requested::KIND => self.check_pending(Requested::from_body(body)?.decision),
             Alerted::KIND => self.alerted(&Alerted::from_body(body)?),
             ControlSeen::KIND => self.controlled(&ControlSeen::from_body(body)?),
             Rules::KIND => self.ruled(Rules::from_body(body)?),
@@ -402,6 +403,14 @@ impl State {
         self.monitor.set_rules(MonitorRules::new(rules.monitor.clone())?);
         self.rules = Some(rules);
         Ok(())
+    }
+
+    /// Refuses a decision that has ended, or was none.
+    pub fn check_pending(&self, decision: u64) -> Result<()> {
+        if self.pending.contains(&decision) {
+            return Ok(());
+        }
+        Err(Error::malformed("a request without an open decision"))
     }
 
     fn ended(&mut self, outcome: &Outcome) -> Result<()> {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::body::{Answered, Connection, Fault, Sent, broken, too_large};
 use crate::header::{Headers, strip};
+use crate::ledger::{Ledger, Noted};
 use crate::refusal::{Reason, Refusal};
 use crate::resolve::Resolver;
 use crate::rule::{Link, Permitted};
@@ -83,11 +84,13 @@ pub struct Egress {
     trust: Trust,
     scrubber: Arc<Scrubber>,
     places: Arc<Semaphore>,
+    ledger: Arc<dyn Ledger>,
 }
 
 impl Egress {
     /// An engine for one chain: `links` holds what each of its links says, root first. Where
-    /// there is no link, nothing is allowed.
+    /// there is no link, nothing is allowed. The ledger is told of each request once: when it is
+    /// refused, or before the connection is made.
     #[must_use]
     pub fn new(
         links: Vec<Link>,
@@ -95,11 +98,12 @@ impl Egress {
         bounds: Bounds,
         resolver: Arc<dyn Resolver>,
         trust: Trust,
+        ledger: Arc<dyn Ledger>,
     ) -> Self {
         let words = secrets.iter().map(|secret| (secret.value(), secret.handle()));
         let scrubber = Arc::new(Scrubber::new(words));
         let places = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
-        Self { links, secrets, bounds, resolver, trust, scrubber, places }
+        Self { links, secrets, bounds, resolver, trust, scrubber, places, ledger }
     }
 
     /// Sends a request and returns the answer's head; the body follows. A redirect is an answer
@@ -112,8 +116,16 @@ impl Egress {
         B: Body<Data = Bytes> + Send + 'static,
     {
         let deadline = Instant::now() + self.bounds.time.min(LONGEST);
-        let exchange = timeout_at(deadline, self.exchange(request, deadline));
-        exchange.await.unwrap_or_else(|_| Err(Refusal::deadline())).map_err(|mut refusal| {
+        let mut line = Line::new(&request, &self.scrubber);
+        let exchange = timeout_at(deadline, self.exchange(request, deadline, &mut line));
+        let mut answer = exchange.await.unwrap_or_else(|_| Err(Refusal::deadline()));
+        if let Err(refusal) = &answer
+            && !line.is_written
+            && let Err(unlogged) = line.write(&*self.ledger, Some(refusal.reason)).await
+        {
+            answer = Err(unlogged);
+        }
+        answer.map_err(|mut refusal| {
             // A URL may hold what a header should have held.
             let clean = self.scrubber.clean(refusal.detail.as_bytes());
             refusal.detail = String::from_utf8_lossy(&clean).into_owned();
@@ -125,6 +137,7 @@ impl Egress {
         &self,
         request: Request<B>,
         deadline: Instant,
+        line: &mut Line,
     ) -> Result<Response<Answered>, Refusal>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -142,6 +155,7 @@ impl Egress {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| broken())?;
         let addresses = self.addresses(&target).await?;
         permitted.check(&target, &addresses)?;
+        line.write(&*self.ledger, None).await?;
         let stream = connect(&target, &addresses, deadline).await?;
         // From here on the server is known to be the one that the token names.
         let ask = |headers| ask(&method, &target, headers, body);
@@ -254,6 +268,39 @@ impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Egress({} links, {:?})", self.links.len(), self.secrets)
     }
+}
+
+/// The one line that a request has in the ledger.
+struct Line {
+    noted: Noted,
+    is_written: bool,
+}
+
+impl Line {
+    fn new<B>(request: &Request<B>, scrubber: &Scrubber) -> Self {
+        let method = check_method(&request.method).map(|method| method.to_string());
+        let target = Target::parse(&request.url).ok();
+        let (url, query) = target.map(|target| parts(&target, scrubber)).unzip();
+        let method = method.unwrap_or_default();
+        let noted = Noted { refused: None, method, url, query: query.flatten() };
+        Self { noted, is_written: false }
+    }
+
+    /// Writes it, or says why the request is not sent. It is not tried again.
+    async fn write(&mut self, ledger: &dyn Ledger, refused: Option<Reason>) -> Result<(), Refusal> {
+        self.is_written = true;
+        let noted = ledger.note(Noted { refused, ..self.noted.clone() }).await;
+        noted.map_err(|detail| Refusal::new(Reason::NotLogged, detail))
+    }
+}
+
+/// A URL up to its query, and the query.
+fn parts(target: &Target, scrubber: &Scrubber) -> (String, Option<String>) {
+    let whole = target.path_and_query();
+    let (path, query) = whole.split_once('?').map_or((whole, None), |(p, q)| (p, Some(q)));
+    let url = format!("{}://{}{path}", target.origin().scheme(), target.authority());
+    let url = String::from_utf8_lossy(&scrubber.clean(url.as_bytes())).into_owned();
+    (url, query.map(ToOwned::to_owned))
 }
 
 fn check_method(method: &str) -> Result<Method, Refusal> {

@@ -42,6 +42,8 @@ moat_core::codes! {
     ResponseTooLarge = "response_too_large",
     /// The time of the request is over.
     DeadlinePassed = "deadline_passed",
+    /// The request could not be written down, so it was not sent.
+    NotLogged = "not_logged",
 }
 
 /// A refusal: the reason and a sentence for a person.

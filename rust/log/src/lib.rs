@@ -34,7 +34,7 @@ pub use error::{LogError, Witness};
 pub use gate::{Decision, Gate};
 pub use moat_core::entry::Record;
 pub use open::{AnchorState, Opened, Options, SEGMENT_BYTES};
-pub use permit::{Effect, End, Permit, Watch};
+pub use permit::{Asked, Effect, End, Permit, Watch};
 pub use prune::Pruned;
 pub use store::{Committed, Fold, Pending, Store, Ticket};
 pub use succession::{hand_on, verify_after};

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use moat_core::entry::{Outcome, Record};
+use moat_core::entry::{Outcome, Record, Requested};
 use moat_core::guard::Verified;
 use moat_core::key::{AgentId, sha256};
-use moat_core::limits::PERMIT_SECONDS;
+use moat_core::limits::{PERMIT_REQUESTS, PERMIT_SECONDS};
 use moat_core::{Error, Reason, Result};
 
 use crate::LogError;
@@ -26,6 +26,7 @@ pub struct Permit {
     made: u64,
     process: u32,
     stage: AtomicU8,
+    requests: AtomicU64,
 }
 
 impl fmt::Debug for Permit {
@@ -55,7 +56,7 @@ pub struct Effect<'a> {
 impl Permit {
     pub(crate) fn new(gate: Arc<Inner>, verified: Verified, entry: u64, made: u64) -> Self {
         let (process, stage) = (std::process::id(), AtomicU8::new(FRESH));
-        Self { gate, verified, entry, made, process, stage }
+        Self { gate, verified, entry, made, process, stage, requests: AtomicU64::new(0) }
     }
 
     /// The message and chain that were allowed.
@@ -164,6 +165,29 @@ impl Permit {
         Watch(self)
     }
 
+    /// Appends that a request is about to be sent, or was refused. Nothing is sent before this
+    /// returns, and nothing once the permit is closed or trust in its chain is withdrawn.
+    pub fn note(&self, request: Asked, now: u64) -> std::result::Result<Result<()>, LogError> {
+        if !self.is_open() {
+            return Ok(Err(Error::new(Reason::PermitSpent, "the permit is not open")));
+        }
+        if self.requests.fetch_add(1, Ordering::SeqCst) >= PERMIT_REQUESTS {
+            let detail = format!("a permit is for {PERMIT_REQUESTS} requests; ask for another");
+            return Ok(Err(Error::new(Reason::PermitSpent, detail)));
+        }
+        let Asked { refused, method, url, query } = request;
+        let request = Requested {
+            decision: self.entry,
+            allow: refused.is_none(),
+            reason: refused.map(ToOwned::to_owned),
+            method,
+            url,
+            query: query.map(|query| hex::encode(sha256(query.as_bytes()))),
+        };
+        let record = Record::of(&request).map_err(LogError::Entry)?;
+        self.gate.note(&self.verified, self.entry, record, now)
+    }
+
     /// Appends how the effect ended; the line's index. A permit that is not open has no end.
     pub fn close(&self, outcome: End, now: u64) -> std::result::Result<u64, LogError> {
         if self.stage.compare_exchange(OPEN, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -205,6 +229,19 @@ impl Drop for Watch<'_> {
 /// A text that an effect chose, short enough for any line.
 fn brief(text: String) -> String {
     text.chars().take(256).collect()
+}
+
+/// A request over the network, for its line.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The code of what speaks against it; none for one that is let go.
+    pub refused: Option<&'static str>,
+    /// The method; empty for what is none.
+    pub method: String,
+    /// The URL up to its query, where there is one way to read it.
+    pub url: Option<String>,
+    /// The query.
+    pub query: Option<String>,
 }
 
 /// How an effect ended.

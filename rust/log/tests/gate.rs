@@ -9,12 +9,13 @@ use moat_core::audit::Line;
 use moat_core::caveat::{Actions, Args, Caveats, Grant, Limits, Terms};
 use moat_core::control::{Control, Statement, Target, Verb};
 use moat_core::key::{Identity, sha256};
+use moat_core::limits::PERMIT_REQUESTS;
 use moat_core::message::{Body, Message};
 use moat_core::monitor::Rules;
 use moat_core::pattern::{Pattern, Resource};
 use moat_core::policy::Policy;
 use moat_core::token::{Stamp, Token};
-use moat_log::{Decision, End, Gate, SEGMENT_BYTES, lines};
+use moat_log::{Asked, Decision, End, Gate, SEGMENT_BYTES, lines};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -227,6 +228,31 @@ fn permits_that_were_never_opened_are_written_down_and_no_others() {
     place.gate.close(NOW).unwrap();
     assert_eq!(place.bodies("unused"), [format!("{{\"decisions\":[{entry}]}}")]);
     assert_eq!(place.bodies("outcome").len(), 1);
+}
+
+#[test]
+fn a_permit_is_for_so_many_requests_and_ends_with_its_decision() {
+    let place = Place::new();
+    let permit = place.ask(0).permit.unwrap();
+    let asked = || Asked {
+        refused: None,
+        method: "GET".to_owned(),
+        url: Some("https://api.test/".to_owned()),
+        query: None,
+    };
+    assert!(permit.note(asked(), NOW).unwrap().is_err(), "not open yet");
+    permit.open(NOW).unwrap();
+    for _ in 0..PERMIT_REQUESTS {
+        permit.note(asked(), NOW).unwrap().unwrap();
+    }
+    let refused = permit.note(asked(), NOW).unwrap().unwrap_err();
+    assert!(refused.detail.contains("10000 requests"), "{refused}");
+    permit.close(end(), NOW).unwrap();
+    let again = place.ask(1).permit.unwrap();
+    again.open(NOW).unwrap();
+    again.note(asked(), NOW).unwrap().unwrap();
+    assert!(permit.note(asked(), NOW).unwrap().is_err(), "closed");
+    assert_eq!(place.bodies("request").len() as u64, PERMIT_REQUESTS + 1);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::fault::{Fault, Result, exception, internal, note};
+use crate::ledger::Lines;
 use crate::permit::Permit;
 
 /// How long an interrupt from the keyboard may wait.
@@ -82,16 +83,17 @@ impl Egress {
     fn send<'py>(
         &self,
         py: Python<'py>,
-        permit: &Permit,
+        permit: &Bound<'_, Permit>,
         method: String,
         url: String,
         headers: Vec<(String, Vec<u8>)>,
         body: Vec<u8>,
         secrets: Vec<(String, String)>,
     ) -> Result<Sent<'py>> {
-        permit.check_open(py)?;
         let named = url.clone();
-        let engine = self.engine(py, permit, secrets)?;
+        let engine = self.engine(permit, secrets)?;
+        let permit = permit.get();
+        permit.check_open(py)?;
         let request = Request { method, url, headers, body: Full::new(Bytes::from(body)) };
         let withdrawn = Arc::new(Notify::new());
         let stop = Arc::clone(&withdrawn);
@@ -118,18 +120,18 @@ impl Egress {
     /// An engine for what the token of a permit names, with these values behind its handles.
     pub(crate) fn engine(
         &self,
-        py: Python<'_>,
-        permit: &Permit,
+        permit: &Bound<'_, Permit>,
         secrets: Vec<(String, String)>,
     ) -> Result<Engine> {
         let secrets = secrets.into_iter().map(|(handle, value)| {
             let value = Zeroizing::new(value.into_bytes());
             let made = Secret::new(Resource::parse(&handle)?, value);
-            made.map_err(|refusal| raise(py, "", &refusal))
+            made.map_err(|refusal| raise(permit.py(), "", &refusal))
         });
         let secrets = secrets.collect::<Result<Vec<_>>>()?;
         let (trust, resolver) = (self.trust.clone(), Arc::clone(&self.resolver));
-        Ok(Engine::new(permit.links(), secrets, self.bounds, resolver, trust))
+        let (links, ledger) = (permit.get().links(), Lines(Arc::new(permit.clone().unbind())));
+        Ok(Engine::new(links, secrets, self.bounds, resolver, trust, Arc::new(ledger)))
     }
 }
 

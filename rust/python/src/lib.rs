@@ -11,6 +11,7 @@ mod fault;
 mod gate;
 mod host;
 mod identity;
+mod ledger;
 mod message;
 mod outgoing;
 mod permit;

@@ -47,6 +47,7 @@ fn told(refusal: &Refusal) -> Told {
         | Reason::SecretUnusable
         | Reason::HostNotAllowed
         | Reason::HeaderRefused
-        | Reason::SecretNotBound => Told::Denied,
+        | Reason::SecretNotBound
+        | Reason::NotLogged => Told::Denied,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use moat_core::key::sha256;
 use moat_core::{Error, Reason};
-use moat_log::{Effect, End};
+use moat_log::{Asked, Effect, End};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -82,6 +82,13 @@ impl Permit {
                 permit: None,
             },
         ))
+    }
+
+    /// Notes a request, for a thread that does not hold the interpreter's lock.
+    pub(crate) fn note(&self, asked: Asked) -> std::result::Result<(), String> {
+        let now = self.clock.now().map_err(|fault| PyErr::from(fault).to_string())?;
+        let noted = self.permit.note(asked, now);
+        noted.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     pub(crate) fn open(&self, py: Python<'_>) -> Result<()> {

@@ -90,7 +90,7 @@ impl Module {
     fn run(
         &self,
         py: Python<'_>,
-        permit: &Permit,
+        permit: &Bound<'_, Permit>,
         stdin: Option<&[u8]>,
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
@@ -111,7 +111,7 @@ impl Module {
     fn call(
         &self,
         py: Python<'_>,
-        permit: &Permit,
+        permit: &Bound<'_, Permit>,
         name: &str,
         arguments: &Bound<'_, PyAny>,
         stdin: Option<&[u8]>,
@@ -144,10 +144,11 @@ impl Module {
     fn spend(
         &self,
         py: Python<'_>,
-        permit: &Permit,
+        given: &Bound<'_, Permit>,
         (mut input, network, tools): (Input, Option<Network<'_>>, Option<Py<Toolbox>>),
         work: impl Fn(&Bounds, &Input, &Interrupt) -> Ran + Send + Sync,
     ) -> Result<SandboxOutcome> {
+        let permit = given.get();
         permit.check_code(py, &self.module.sha256())?;
         let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
@@ -158,7 +159,7 @@ impl Module {
         permit.open(py)?;
         if let Some(network) = network {
             // Values are asked for with the permit open, and before the guest starts.
-            let way = way(py, permit, &network).inspect_err(|_| {
+            let way = way(given, &network).inspect_err(|_| {
                 // The fault is what the caller hears of; a log that fails as well denies later.
                 let _told = permit.close(py, unrun("what the guest may send could not be set up"));
             })?;
@@ -177,13 +178,9 @@ impl Module {
 /// The engine's settings, and what gives the values of secrets once the permit is open.
 type Network<'py> = (Py<Egress>, Bound<'py, PyAny>);
 
-fn way(
-    py: Python<'_>,
-    permit: &Permit,
-    (egress, secrets): &Network<'_>,
-) -> Result<Arc<dyn Outgoing>> {
+fn way(permit: &Bound<'_, Permit>, (egress, secrets): &Network<'_>) -> Result<Arc<dyn Outgoing>> {
     let secrets: Vec<(String, String)> = secrets.call0()?.extract()?;
-    let engine = egress.get().engine(py, permit, secrets)?;
+    let engine = egress.get().engine(permit, secrets)?;
     Ok(Arc::new(Way(Arc::new(engine))))
 }
 

@@ -21,7 +21,8 @@ use http_body_util::{BodyExt, Full};
 use moat_core::caveat::{HostRule, Methods, Range, SecretRule};
 use moat_core::pattern::{Pattern, Resource};
 use moat_egress::{
-    Answer, Answered, Bounds, Egress, Link, Refusal, Request, Resolver, Secret, Trust,
+    Answer, Answered, Bounds, Egress, Ledger, Link, Noted, Noting, Refusal, Request, Resolver,
+    Secret, Trust,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -260,18 +261,35 @@ pub(crate) struct Setup<'a> {
     pub(crate) bounds: Bounds,
     pub(crate) names: Arc<dyn Resolver>,
     pub(crate) authority: Option<&'a Authority>,
+    pub(crate) ledger: Arc<dyn Ledger>,
 }
 
 impl Setup<'_> {
     pub(crate) fn new(links: Vec<Link>) -> Self {
         let (secrets, bounds) = (Vec::new(), Bounds::default());
-        Self { links, secrets, bounds, names: Arc::new(Loopback), authority: None }
+        let (names, ledger) = (Arc::new(Loopback), Arc::new(Heard::default()));
+        Self { links, secrets, bounds, names, authority: None, ledger }
     }
 
     pub(crate) fn build(self) -> Egress {
         let anchors = self.authority.iter().map(|authority| authority.der.as_slice());
         let trust = Trust::new(anchors).unwrap();
-        Egress::new(self.links, self.secrets, self.bounds, self.names, trust)
+        Egress::new(self.links, self.secrets, self.bounds, self.names, trust, self.ledger)
+    }
+}
+
+/// A ledger that keeps what it is told, and fails where it is asked to.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) notes: Mutex<Vec<Noted>>,
+    pub(crate) fails: bool,
+}
+
+impl Ledger for Heard {
+    fn note(&self, noted: Noted) -> Noting {
+        self.notes.lock().unwrap().push(noted);
+        let told = if self.fails { Err("the disk is full".to_owned()) } else { Ok(()) };
+        Box::pin(async move { told })
     }
 }
 

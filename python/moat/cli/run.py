@@ -15,6 +15,7 @@ from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
 from moat.cli.units import KeyValue
+from moat.runtime import code_cache
 
 if TYPE_CHECKING:
     from typing import TextIO, Unpack
@@ -69,7 +70,7 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     app.require_state()
     app.keep_keys_from(held.limits)
     who = app.keys.load(name) if name else app.holder(held)
-    sandbox = Sandbox(file)
+    sandbox = Sandbox(file, cache=code_cache(app.state))
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""

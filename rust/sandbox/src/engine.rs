@@ -9,10 +9,12 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use wasmtime::{Config, WasmFeatures};
 
+use crate::artifact::{Artifact, environment};
 use crate::cache::{Cache, Most};
-use crate::module::{Linkers, compile};
-use crate::shape::{self, FEATURES};
-use crate::{Module, SandboxError, p2, wasi};
+use crate::disk::{Name, hex};
+use crate::module::{Linkers, link};
+use crate::shape::{self, FEATURES, Kind};
+use crate::{CodeCache, Compiler, Module, SandboxError, p2, wasi};
 
 /// Compiled modules that are kept for the next load of the same bytes, and the bytes of machine
 /// code and data in them.
@@ -33,7 +35,18 @@ pub(crate) struct Inner {
     clock: OnceLock<Clock>,
     modules: Cache<Module>,
     compiled: AtomicU64,
+    environment: [u8; 32],
     process: u32,
+}
+
+/// Where machine code comes from that is not in memory. The default is to compile it here, which is
+/// for bytes that are trusted not to take the compiler for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source<'a> {
+    /// Asked first, and given what was compiled.
+    pub cache: Option<&'a CodeCache>,
+    /// Compiles in a process of its own.
+    pub compiler: Option<&'a Compiler>,
 }
 
 impl Engine {
@@ -50,6 +63,7 @@ impl Engine {
             component: p2::linker(&wasm).map_err(SandboxError::internal)?,
         };
         Ok(Self(Arc::new(Inner {
+            environment: environment(&wasm),
             wasm,
             linkers,
             clock: OnceLock::new(),
@@ -78,6 +92,20 @@ impl Engine {
         bytes: &[u8],
         expect_sha256: Option<[u8; 32]>,
     ) -> Result<Module, SandboxError> {
+        self.load_from(bytes, expect_sha256, Source::default())
+    }
+
+    /// As [`Engine::load`], from this source where the code is not in memory.
+    ///
+    /// # Errors
+    /// As there; [`SandboxError::Compiling`] where the process that compiles cannot be started or
+    /// is given too little.
+    pub fn load_from(
+        &self,
+        bytes: &[u8],
+        expect_sha256: Option<[u8; 32]>,
+        source: Source<'_>,
+    ) -> Result<Module, SandboxError> {
         self.0.here()?;
         let _loading = Loading::begin();
         shape::fits(bytes)?;
@@ -86,7 +114,7 @@ impl Engine {
             let (expected, found) = (hex(&expected), hex(&found));
             return Err(SandboxError::Digest { expected, found });
         }
-        self.0.modules.get_or_make(found, || guarded(|| self.compile(bytes, found)))
+        self.0.modules.get_or_make(found, || guarded(|| self.make(bytes, found, source)))
     }
 
     /// How many modules were compiled; what was found again is not counted.
@@ -95,10 +123,38 @@ impl Engine {
         self.0.compiled.load(Ordering::Relaxed)
     }
 
-    fn compile(&self, bytes: &[u8], sha256: [u8; 32]) -> Result<(Module, usize), SandboxError> {
+    fn make(
+        &self,
+        bytes: &[u8],
+        sha256: [u8; 32],
+        source: Source<'_>,
+    ) -> Result<(Module, usize), SandboxError> {
         let kind = shape::check(bytes)?;
+        let name = Name { environment: self.0.environment, sha256 };
+        let link =
+            |artifact: &Artifact| link(&self.0.wasm, &self.0.linkers, artifact, kind, sha256);
+        if let Some(kept) = source.cache.and_then(|cache| cache.get(&name)) {
+            return link(&kept);
+        }
+        let artifact = self.compile(bytes, kind, source.compiler)?;
+        let made = link(&artifact)?;
+        if let Some(cache) = source.cache {
+            cache.put(&name, &artifact);
+        }
+        Ok(made)
+    }
+
+    fn compile(
+        &self,
+        bytes: &[u8],
+        kind: Kind,
+        compiler: Option<&Compiler>,
+    ) -> Result<Artifact, SandboxError> {
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
-        compile(&self.0.wasm, &self.0.linkers, bytes, kind, sha256)
+        match compiler {
+            Some(compiler) => compiler.compile(bytes),
+            None => Artifact::compile(&self.0.wasm, bytes, kind),
+        }
     }
 }
 
@@ -212,7 +268,7 @@ impl Drop for Ticking<'_> {
 ///
 /// Memories beside one another in a module are for what the engine makes itself to join two
 /// components; [`shape::check`] lets no guest have them.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let on = FEATURES.union(WasmFeatures::MULTI_MEMORY);
     let mut config = Config::new();
     config
@@ -221,6 +277,8 @@ fn config() -> Config {
         .concurrency_support(false)
         .consume_fuel(true)
         .epoch_interruption(true)
+        // Its threads would not be there after a fork, and who compiles then would wait for them.
+        .parallel_compilation(false)
         .native_unwind_info(false)
         .wasm_backtrace_max_frames(None);
     config
@@ -232,8 +290,4 @@ pub(crate) fn guarded<T>(
 ) -> Result<T, SandboxError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
         .unwrap_or_else(|_| Err(SandboxError::Internal("it panicked; please report this".into())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

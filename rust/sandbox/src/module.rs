@@ -6,6 +6,7 @@ use wasmtime::component::{self, Component, ComponentExportIndex, types};
 use wasmtime::{ExternType, InstancePre};
 
 use crate::SandboxError;
+use crate::artifact::Artifact;
 use crate::error::{plain, printable};
 use crate::shape::Kind;
 use crate::wasi::{State, WASI};
@@ -74,17 +75,17 @@ impl Module {
     }
 }
 
-/// The module, and the bytes of memory that it is.
-pub(crate) fn compile(
+/// Takes machine code into this process: the module, and the bytes of memory that it is.
+pub(crate) fn link(
     engine: &wasmtime::Engine,
     linkers: &Linkers,
-    bytes: &[u8],
+    artifact: &Artifact,
     kind: Kind,
     sha256: [u8; 32],
 ) -> Result<(Module, usize), SandboxError> {
     let (ready, image) = match kind {
-        Kind::Module => core(engine, linkers, bytes)?,
-        Kind::Component => component(engine, linkers, bytes)?,
+        Kind::Module => core(engine, linkers, artifact)?,
+        Kind::Component => component(engine, linkers, artifact)?,
     };
     Ok((Module { ready, sha256 }, image))
 }
@@ -92,10 +93,9 @@ pub(crate) fn compile(
 fn core(
     engine: &wasmtime::Engine,
     linkers: &Linkers,
-    bytes: &[u8],
+    artifact: &Artifact,
 ) -> Result<(Ready, usize), SandboxError> {
-    let module = wasmtime::Module::from_binary(engine, bytes)
-        .map_err(|error| SandboxError::Module(plain(&error)))?;
+    let module = artifact.module(engine).map_err(SandboxError::internal)?;
     for import in module.imports() {
         if import.module() != WASI {
             let name = format!("`{}::{}`", import.module(), import.name());
@@ -118,10 +118,9 @@ fn core(
 fn component(
     engine: &wasmtime::Engine,
     linkers: &Linkers,
-    bytes: &[u8],
+    artifact: &Artifact,
 ) -> Result<(Ready, usize), SandboxError> {
-    let component = Component::from_binary(engine, bytes)
-        .map_err(|error| SandboxError::Module(plain(&error)))?;
+    let component = artifact.component(engine).map_err(SandboxError::internal)?;
     let pre = linkers.component.instantiate_pre(&component);
     let pre = pre.map_err(|error| SandboxError::Import(plain(&error)))?;
     let image = component.image_range();

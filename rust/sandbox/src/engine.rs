@@ -7,14 +7,14 @@ use std::time::Duration;
 use moat_core::key::sha256;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
-use wasmtime::{Config, WasmFeatures};
+use wasmtime::{Config, EngineWeak, WasmFeatures};
 
 use crate::artifact::{Artifact, environment};
 use crate::cache::{Cache, Most};
 use crate::disk::{Name, hex};
-use crate::module::{Linkers, link};
+use crate::pool::Place;
 use crate::shape::{self, FEATURES, Kind};
-use crate::{CodeCache, Compiler, Module, SandboxError, p2, wasi};
+use crate::{CodeCache, Compiler, Module, SandboxError};
 
 /// Compiled modules that are kept for the next load of the same bytes, and the bytes of machine
 /// code and data in them.
@@ -30,8 +30,9 @@ pub const TICK: Duration = Duration::from_millis(10);
 pub struct Engine(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) wasm: wasmtime::Engine,
-    linkers: Linkers,
+    /// Where instances have slots, if there are any, and where they have none.
+    pooled: Option<Place>,
+    plain: Place,
     clock: OnceLock<Clock>,
     modules: Cache<Module>,
     compiled: AtomicU64,
@@ -57,15 +58,11 @@ impl Engine {
     /// [`SandboxError::Forked`] in a child that was forked while its parent was compiling.
     pub fn new() -> Result<Self, SandboxError> {
         Loading::settle()?;
-        let wasm = wasmtime::Engine::new(&config()).map_err(SandboxError::internal)?;
-        let linkers = Linkers {
-            module: wasi::linker(&wasm).map_err(SandboxError::internal)?,
-            component: p2::linker(&wasm).map_err(SandboxError::internal)?,
-        };
+        let plain = Place::plain(&config())?;
         Ok(Self(Arc::new(Inner {
-            environment: environment(&wasm),
-            wasm,
-            linkers,
+            environment: environment(&plain.wasm),
+            pooled: Place::pooled(config()),
+            plain,
             clock: OnceLock::new(),
             modules: Cache::new(KEPT),
             compiled: AtomicU64::new(0),
@@ -131,8 +128,7 @@ impl Engine {
     ) -> Result<(Module, usize), SandboxError> {
         let kind = shape::check(bytes)?;
         let name = Name { environment: self.0.environment, sha256 };
-        let link =
-            |artifact: &Artifact| link(&self.0.wasm, &self.0.linkers, artifact, kind, sha256);
+        let link = |artifact: &Artifact| self.0.link(artifact, kind, sha256);
         if let Some(kept) = source.cache.and_then(|cache| cache.get(&name)) {
             return link(&kept);
         }
@@ -153,7 +149,7 @@ impl Engine {
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
         match compiler {
             Some(compiler) => compiler.compile(bytes),
-            None => Artifact::compile(&self.0.wasm, bytes, kind),
+            None => Artifact::compile(&self.0.plain.wasm, bytes, kind),
         }
     }
 }
@@ -194,12 +190,38 @@ impl Inner {
         if self.process == std::process::id() { Ok(()) } else { Err(SandboxError::Forked) }
     }
 
+    /// In a slot where it fits one.
+    fn link(
+        &self,
+        artifact: &Artifact,
+        kind: Kind,
+        sha256: [u8; 32],
+    ) -> Result<(Module, usize), SandboxError> {
+        let plain = || self.plain.link(artifact, kind, sha256);
+        match self.pooled.as_ref().map(|place| place.link(artifact, kind, sha256)) {
+            None | Some(Err(SandboxError::Internal(_))) => plain(),
+            Some(done) => done,
+        }
+    }
+
+    /// Where a module was loaded.
+    ///
+    /// # Errors
+    /// [`SandboxError::Input`] where that was by another engine.
+    pub(crate) fn place(&self, module: &Module) -> Result<&Place, SandboxError> {
+        let mut places = self.pooled.iter().chain([&self.plain]);
+        let found = places.find(|place| wasmtime::Engine::same(&place.wasm, module.engine()));
+        let text = "the module was loaded by another engine";
+        found.ok_or_else(|| SandboxError::Input(text.into()))
+    }
+
     /// The running clock, started when first needed.
     pub(crate) fn clock(&self) -> Result<&Clock, SandboxError> {
         match self.clock.get() {
             Some(clock) => Ok(clock),
             None => {
-                let clock = Clock::start(&self.wasm)?;
+                let places = self.pooled.iter().chain([&self.plain]);
+                let clock = Clock::start(places.map(|place| place.wasm.weak()).collect())?;
                 Ok(self.clock.get_or_init(|| clock))
             }
         }
@@ -215,7 +237,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    fn start(wasm: &wasmtime::Engine) -> Result<Self, SandboxError> {
+    fn start(engines: Vec<EngineWeak>) -> Result<Self, SandboxError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("moat-sandbox")
@@ -224,12 +246,13 @@ impl Clock {
             .map_err(|error| SandboxError::internal(error.into()))?;
         let handle = runtime.handle().clone();
         let (running, mut seen) = watch::channel(0_usize);
-        let weak = wasm.weak();
         handle.spawn(async move {
             while seen.wait_for(|guests| *guests > 0).await.is_ok() {
                 tokio::time::sleep(TICK).await;
-                let Some(wasm) = weak.upgrade() else { return };
-                wasm.increment_epoch();
+                for engine in &engines {
+                    let Some(wasm) = engine.upgrade() else { return };
+                    wasm.increment_epoch();
+                }
             }
         });
         Ok(Self { runtime: Some(runtime), handle, running, process: std::process::id() })

@@ -28,6 +28,9 @@
 //!
 //! What is not bounded here: the bytes a guest writes into a directory it may write.
 //!
+//! Instances live in slots that are mapped once and cleared between guests, where the system has
+//! the addresses and they fit; a run that finds no slot waits on its own time.
+//!
 //! Compiled modules are kept in memory and found again by the SHA-256 of their bytes alone. A
 //! [`CodeCache`] keeps them in a folder, where each entry is authenticated before it is believed.
 //!
@@ -49,6 +52,7 @@ mod module;
 mod outgoing;
 mod output;
 mod p2;
+mod pool;
 mod run;
 mod shape;
 mod value;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use wasmtime::component::{self, Component, ComponentExportIndex, types};
 use wasmtime::{ExternType, InstancePre};
 
-use crate::SandboxError;
 use crate::artifact::Artifact;
 use crate::error::{plain, printable};
 use crate::shape::Kind;
 use crate::wasi::{State, WASI};
+use crate::{SandboxError, pool};
 
 /// A compiled module or component. Cheap to clone.
 #[derive(Clone)]
 pub struct Module {
     pub(crate) ready: Ready,
+    /// Slots that an instance takes where it has slots.
+    pub(crate) slots: u32,
     sha256: [u8; 32],
 }
 
@@ -87,7 +89,11 @@ pub(crate) fn link(
         Kind::Module => core(engine, linkers, artifact)?,
         Kind::Component => component(engine, linkers, artifact)?,
     };
-    Ok((Module { ready, sha256 }, image))
+    let slots = match &ready {
+        Ready::Module(pre) => pool::slots(Some(&pre.module().resources_required())),
+        Ready::Component(it) => pool::slots(it.pre.component().resources_required().as_ref()),
+    };
+    Ok((Module { ready, slots, sha256 }, image))
 }
 
 fn core(

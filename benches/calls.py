@@ -19,6 +19,8 @@ from typing import Any, Final
 
 from moat import Identity, Message, Policy, Token
 from moat._bench import (
+    EMPTY,
+    FEW,
     HOUR,
     NOW,
     RESOURCE,
@@ -33,8 +35,10 @@ from moat._bench import (
     in_memory,
     issue,
     limits,
+    running,
     synced,
 )
+from moat._native import Gate, Module
 
 ROUNDS: Final = 201
 TOGETHER: Final = 64
@@ -49,6 +53,7 @@ def main() -> None:
     for links in (1, 8):
         authorize(links)
     watched()
+    guests()
     durable()
 
 
@@ -179,6 +184,43 @@ def twenty_rules() -> dict[str, list[dict[str, Any]]]:
     elsewhere = [rate(n, f"tool://other{n}/**") for n in range(14)]
     here = [rate(n, "tool://search/**") for n in range(20)]
     return {"rates": here, "mixed": [*elsewhere, *here[14:17], *others]}
+
+
+def guests() -> None:
+    """An empty program with a permit, its outcome in the log, beside PyPI ``wasmtime``."""
+    with gated(in_memory(), 1, read=()) as (gate, messages):
+        show("py_sandbox", running(gate, messages), without_permit())
+        show("py_decide_and_run", deciding_and_running(gate, messages), authorizing(gate, messages))
+
+
+def without_permit() -> Batch:
+    """The same program with a new store, WASI context and instance for each run, no limits."""
+    import wasmtime
+
+    engine = wasmtime.Engine()
+    linker, module = wasmtime.Linker(engine), wasmtime.Module(engine, EMPTY)
+    linker.define_wasi()
+
+    def once() -> None:
+        store = wasmtime.Store(engine)
+        store.set_wasi(wasmtime.WasiConfig())
+        linker.instantiate(store, module).exports(store)["_start"](store)
+
+    return batched("once()", {"once": once})
+
+
+def deciding_and_running(gate: Gate, messages: Callable[[int], list[bytes]]) -> Batch:
+    """Received bytes to the end of the program."""
+    module = Module(EMPTY)
+
+    def batch() -> float:
+        wires = messages(FEW)
+        began = time.perf_counter_ns()
+        for wire in wires:
+            module.run(gate.authorize(wire, now=NOW))
+        return (time.perf_counter_ns() - began) / FEW
+
+    return batch
 
 
 def durable() -> None:

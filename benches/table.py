@@ -22,6 +22,7 @@ HERE: Final = Path(__file__).resolve().parent
 CARGO: Final = ("cargo", "bench", "--locked", "--quiet")
 CORE: Final = (*CARGO, "-p", "moat-core", "--bench", "core")
 LOG: Final = (*CARGO, "-p", "moat-log", "--bench", "log")
+SANDBOX: Final = (*CARGO, "-p", "moat-sandbox", "--bench", "sandbox")
 CALLS: Final = (sys.executable, str(HERE / "calls.py"))
 
 GRANTS: Final = ("own_authority", "shared_authority", "shared_bucket", "globs")
@@ -71,7 +72,8 @@ def main() -> None:
     memory = {one["log_bytes"]: one["bytes"] for one in lines if "log_bytes" in one}
     (history,) = [one for one in lines if one["name"] == "history"]
     operations = reference(figures)
-    budgets = [*calls(figures), *log(figures, memory), *of_a_gate(figures, history)]
+    budgets = [*calls(figures), *log(figures, memory), *of_a_gate(figures, history),
+               *sandbox(figures)]  # fmt: skip
     if options.json:
         rows = {"operations": operations, "budgets": budgets}
         document = {name: [asdict(row) for row in all_] for name, all_ in rows.items()}
@@ -84,7 +86,7 @@ def main() -> None:
 def measure(runs: int) -> list[dict[str, Any]]:
     """All lines of all runs. The log is measured once: it takes longest and varies least."""
     lines = []
-    for program in (*(CORE, CALLS) * runs, LOG):
+    for program in (*(CORE, CALLS, SANDBOX) * runs, LOG):
         ran = subprocess.run(program, cwd=HERE.parent, check=True, capture_output=True, text=True)
         lines += [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     return lines
@@ -205,6 +207,27 @@ def of_a_gate(of: dict[str, Figure], history: dict[str, int]) -> list[Budget]:
         Budget("audit verify with a gate's state", f"{checked.ratio:.2f} of raw SHA-256 ({speed})",
                "3.00 of raw SHA-256", checked.ratio <= 3.0),
         Budget("start-up with a gate's state", f"{seconds:.2f} s ({log})", "2 s", seconds <= 2),
+    ]  # fmt: skip
+
+
+def sandbox(of: dict[str, Figure]) -> list[Budget]:
+    """Running programs, and finding their compiled code."""
+    ours, rust, both = of["py_sandbox"], of["sandbox_run"], of["py_decide_and_run"]
+    more = (both.ours - of["py_authorize_1"].ours - ours.ours) / 1000
+    cached = of["sandbox_cached"]
+    found = f"1/{1 / cached.ratio:.0f} of compiling it ({time(cached.ours)})"
+    what = "run of an empty program, from Python, with its outcome in the log"
+    pooled = f"of the engine's own, pooled, in Rust ({time(rust.raw)})"
+    meters = ", ".join(
+        f"{name} {of[f'metering_{name}'].ratio:.2f}" for name in ("fuel", "epoch", "both")
+    )
+    return [
+        at_most("run of an empty program, in Rust", rust.ratio, 1.5, pooled),
+        at_most(what, ours.ours / rust.raw, 1.5, f"of the same ({time(ours.ours)})"),
+        at_most("the same, beside PyPI wasmtime", ours.ratio, 0.4, f"of it ({time(ours.raw)})"),
+        at_most("authorize and run", more, 20.0, "µs over both alone"),
+        Budget("500 kB of code from the disk", found, "1/40", cached.ratio <= 1 / 40),
+        Budget("metering, calls and branches only", f"{meters} of neither", "stated", met=True),
     ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from cli_kit import DENIED, ERROR, INVALID, READER, USAGE, Cli, fresh
 from moat import AgentId, Moat
 from moat.audit import anchor_path
 from moat.cli import bars
+from moat.runtime import code_cache
 from tools import need
 
 if TYPE_CHECKING:
@@ -109,8 +110,17 @@ def test_a_backup_is_made_while_the_gate_writes(moat: Cli, file: Path) -> None:
 
 def test_other_files_are_named_and_not_taken(moat: Cli, file: Path) -> None:
     (moat.state / "notes.txt").touch()
-    assert moat.json("backup", file)["left_out"] == ["notes.txt"]
+    assert moat.json("backup", file)["left_out"] == ["cache", "notes.txt"]
     assert "notes.txt" in moat("backup", f"{file}2").stdout
+
+
+def test_compiled_code_and_its_secret_are_not_taken(moat: Cli, file: Path, tmp_path: Path) -> None:
+    secret = code_cache(moat.state).path.parent.parent / "keys" / "code.key"
+    assert moat.json("backup", file)["left_out"] == ["cache"]
+    assert secret.read_bytes() not in file.read_bytes()
+    other = Cli(tmp_path / "other")
+    other.json("restore", "--from", file)
+    assert not (other.state / "keys" / "code.key").exists()
 
 
 def test_a_backup_becomes_a_new_folder(moat: Cli, file: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cli_kit import ERROR, Cli, fresh
 from moat import AuditLog, Identity, Moat, _doctor, _machine
 from moat.audit import anchor_path
 from moat.keystore import KeyStore
+from moat.runtime import code_cache
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -182,6 +183,18 @@ def test_the_folder_of_control_statements(moat: Cli) -> None:
     folder.rmdir()
     folder.symlink_to(moat.state / "keys")
     assert "symbolic link" in found(moat, "control", "fail")
+
+
+def test_compiled_code(moat: Cli) -> None:
+    folder = code_cache(moat.state).path
+    found(moat, "cache", "ok")
+    folder.chmod(0o720)
+    assert "open to other users" in found(moat, "cache", "fail")
+    folder.chmod(0o700)
+    (moat.state / "keys" / "code.key").chmod(0o644)
+    assert "code.key" in found(moat, "cache", "fail")
+    (moat.state / "keys" / "code.key").unlink()
+    found(moat, "cache", "fail")
 
 
 # --- a gate's log ---

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,19 @@ def test_run_passes_through_what_the_code_writes(moat: Cli, desk: Path) -> None:
     done = moat("run", READER, "--token", held, "--arg", "token", "--arg", str(desk / "a.txt"))
     assert "line 1: one token" in done.stdout
     assert done.stderr == ""
+
+
+def test_code_is_compiled_by_the_first_run_alone(moat: Cli, desk: Path) -> None:
+    """In another process, as this one has it in memory."""
+    held = token(moat, desk)
+    asked = ["run", str(READER), "--token", str(held), "--arg", "x", "--arg", str(desk / "a.txt")]
+    argv = [sys.executable, "-m", "moat.cli", *asked, "--state", str(moat.state)]
+    subprocess.run(argv, check=True, capture_output=True)
+    (entry,) = (moat.state / "cache" / "code").iterdir()
+    written = entry.stat()
+    subprocess.run(argv, check=True, capture_output=True)
+    assert entry.stat().st_ino == written.st_ino, "it was compiled and written again"
+    assert entry.stat().st_mtime_ns > written.st_mtime_ns, "it was not used"
 
 
 def test_run_as_json(moat: Cli, desk: Path) -> None:

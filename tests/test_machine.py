@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,21 @@ def test_a_sandbox_that_does_not_stop_a_guest_fails(monkeypatch: pytest.MonkeyPa
     assert "by its fuel: ended as `ok`" in findings[0][1]
     monkeypatch.setattr(_machine, "_try", lambda *_: 1 // 0)
     assert statuses(_machine._engine()) == ["fail"]
+
+
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (64 << 30,) * 2)
+from moat import _machine
+print(*[one.status for one in _machine._engine()])
+"""
+
+
+@LINUX
+def test_the_sandbox_runs_where_there_are_few_addresses() -> None:
+    """Too few for slots: each guest has memory of its own, and all limits."""
+    done = subprocess.run([sys.executable, "-c", FEW], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["ok"]
 
 
 def proc(monkeypatch: pytest.MonkeyPatch, folder: Path, **files: str) -> None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
 from cast import LIMITS, issue, seal
 from guests.build import c, wat
-from moat import Denied, GuestTrap, LimitExceeded, Limits, MalformedInput, Sandbox, SandboxError
+from moat import (
+    CodeCache,
+    Denied,
+    GuestTrap,
+    LimitExceeded,
+    Limits,
+    MalformedInput,
+    Moat,
+    Sandbox,
+    SandboxError,
+)
 
 
 @pytest.fixture
@@ -124,6 +135,38 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_nothing_runs_without_a_permit():
     with pytest.raises(TypeError):
         Sandbox(wat("echo")).run(None)
+
+
+# --- compiled code that is kept ---
+
+
+def test_a_state_folder_keeps_compiled_code(tmp_path):
+    with Moat.open(tmp_path / "state", anchor=None) as moat:
+        assert moat.cache is moat.cache
+        assert moat.cache.path == tmp_path / "state" / "cache" / "code"
+        assert str(moat.cache.path) in repr(moat.cache)
+        padded = wat("empty") + b"\0\x02\x01x"
+        for _ in range(2):  # the second time it is in memory, and the disk is not asked
+            assert Sandbox(padded, cache=moat.cache).sha256 == hashlib.sha256(padded).digest()
+        assert moat.cache.counts() == {"found": 0, "missed": 1, "refused": 0, "unwritten": 0}
+        (entry,) = moat.cache.path.iterdir()
+        assert entry.name == hashlib.sha256(padded).hexdigest()
+
+
+def test_what_cannot_be_kept_is_compiled(tmp_path):
+    cache = CodeCache.open(tmp_path / "code", key=tmp_path / "keys" / "key")
+    cache.path.rmdir()
+    Sandbox(wat("empty") + b"\0\x02\x01y", cache=cache)
+    assert cache.counts()["unwritten"] == 1
+
+
+def test_a_secret_is_made_once_by_whoever_comes_first(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        key = tmp_path / "keys" / "key"
+        opened = [pool.submit(CodeCache.open, tmp_path / "code", key=key) for _ in range(8)]
+        assert len({repr(one.result()) for one in opened}) == 1
+    assert len(key.read_bytes()) == 32
+    assert [path.name for path in key.parent.iterdir()] == ["key"]
 
 
 # --- components ---

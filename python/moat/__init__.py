@@ -71,6 +71,7 @@ from moat.errors import (
 
 _LAZY = {
     "AuditLog": "moat.audit",
+    "CodeCache": "moat.sandbox",
     "Endpoint": "moat.endpoint",
     "Moat": "moat.runtime",
     "Pep": "moat.pep",
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
     from moat.registry import Registry
     from moat.router import Router
     from moat.runtime import Moat
-    from moat.sandbox import Sandbox
+    from moat.sandbox import CodeCache, Sandbox
     from moat.secrets import SecretProxy
     from moat.session import Session, tool
 
@@ -125,6 +126,7 @@ __all__ = [
     "AuditUnavailable",
     "ChainBroken",
     "Checkpoint",
+    "CodeCache",
     "ConsistencyProof",
     "Control",
     "Decision",

@@ -76,6 +76,7 @@ def examine(state: Path) -> Iterator[Finding]:
         ("config", _config(state)),
         ("keys", _keys(state)),
         ("control", _control(state)),
+        ("cache", _cache(state)),
     ):
         yield from guarded(name, found)
     homes = sorted(state.glob("gates/*"))
@@ -198,6 +199,22 @@ def _control(state: Path) -> Iterator[Finding]:
             yield report("fail", str(error), "others could drop statements into it or remove them")
             return
         yield report("ok", f"`{folder}` is yours alone, with {len(list(folder.iterdir()))} files")
+
+
+def _cache(state: Path) -> Iterator[Finding]:
+    """Look at compiled code, which is run as it is found, and at the secret of its entries."""
+    folder, report = state / "cache" / "code", partial(Finding, "cache")
+    if not folder.exists() and not folder.is_symlink():
+        return
+    try:
+        _files.require_private_dir(folder)
+        _files.read(state / "keys" / "code.key", secret=True)
+    except (MoatError, FileNotFoundError) as error:
+        then = "remove both; code is compiled again"
+        yield report("fail", f"compiled code cannot be believed: {error}", then)
+        return
+    sizes = [path.lstat().st_size for path in folder.iterdir()]
+    yield report("ok", f"compiled code: {len(sizes)} files, {sum(sizes) >> 20} MiB, yours alone")
 
 
 def _log(folder: Path) -> Iterator[Finding]:

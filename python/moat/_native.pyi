@@ -10,6 +10,7 @@ import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NoReturn, Self, final
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Any_",
     "Attestation",
     "Checkpoint",
+    "CodeFolder",
     "ConsistencyProof",
     "Control",
     "Decision",
@@ -52,6 +54,7 @@ __all__ = [
     "keep_apart",
     "read_log",
     "read_url",
+    "serve",
     "skill_digest",
     "tool_digest",
     "verify_log",
@@ -1059,12 +1062,34 @@ class SandboxOutcome:
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
+class CodeFolder:
+    """A folder of compiled code, each entry authenticated with a secret of 32 bytes."""
+
+    def __new__(cls, folder: str | PathLike[str], key: bytes, file: str | PathLike[str]) -> Self:
+        """Open a folder, or make it (0700). ``SandboxError`` where it is a symbolic link, belongs
+        to somebody else or is open to others. ``file`` is where the secret lies: no guest whose
+        code is kept in the folder reaches either."""
+    @property
+    def path(self) -> Path: ...
+    def counts(self) -> dict[str, int]:
+        """Loads that ``found`` their code or ``missed`` it, entries that were ``refused``, and
+        those that could not be written (``unwritten``)."""
+
+@final
 class Module:
     """A compiled WebAssembly module or component and the SHA-256 of its bytes."""
 
-    def __new__(cls, wasm: bytes) -> Self:
+    def __new__(
+        cls,
+        wasm: bytes,
+        *,
+        cache: CodeFolder | None = None,
+        compiler: tuple[Sequence[str], timedelta, int] | None = None,
+    ) -> Self:
         """Compile a core module or component, or find the same bytes compiled before in this
-        process."""
+        process or in ``cache``. ``compiler`` is a program that calls ``serve``, and the time and
+        bytes of memory it may take; without one this process compiles, for as long as it takes.
+        Raises ``SandboxError`` where it takes more."""
     @property
     def sha256(self) -> bytes: ...
     @property
@@ -1101,6 +1126,11 @@ class Module:
         list or tuple in order, or a dict by the parameters' names. Raises ``MalformedInput``, and
         leaves the permit unopened, where there is no such function or the arguments do not fit
         its types."""
+
+def serve(memory: int, seconds: int) -> None:
+    """Take on limits (bytes of address space, seconds of processors), compile standard input and
+    write to standard output what ``Module`` reads. The process is good for nothing else
+    afterwards."""
 
 def keep_apart(limits: Limits, folders: Sequence[str | PathLike[str]]) -> None:
     """Refuse limits with a directory that holds one of these folders or lies in one:

@@ -10,6 +10,7 @@
     rules.toml                rules of the monitor, if any (spec/monitor.md)
     control/                  what was signed elsewhere, on its way to running gates
     secrets/                  handles of secrets (``moat secret``), and values in `age`
+    cache/code/               compiled code; keys/code.key is the secret of its entries
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -34,6 +36,7 @@ from moat.monitor import Monitor
 from moat.pep import Pep
 from moat.registry import Registry
 from moat.router import Router
+from moat.sandbox import CodeCache
 from moat.secrets import SecretProxy
 from moat.session import Session
 
@@ -56,7 +59,8 @@ CONFIG: Final = "config.json"
 CONFIG_VERSION: Final = 1
 CONTROL: Final = "control"
 RULES: Final = "rules.toml"
-PROTECTED: Final = (CONFIG, RULES, CONTROL, "gates", "keys", SECRETS)
+CACHE: Final = "cache"
+PROTECTED: Final = (CONFIG, RULES, CONTROL, CACHE, "gates", "keys", SECRETS)
 """What of a state folder no code may reach, whatever its token says (``KeysExposed``)."""
 
 
@@ -210,6 +214,11 @@ class Moat:
     def operators(self) -> tuple[AgentId, ...]:
         """Who may revoke and restore anything, apart from the roots."""
         return self._config.operators
+
+    @cached_property
+    def cache(self) -> CodeCache:
+        """Compiled code that is kept here, for ``Sandbox(…, cache=moat.cache)``."""
+        return code_cache(self.path)
 
     def identity(self, name: str, *, create: bool = False) -> Identity:
         """Load an identity that is kept here; make it if asked to and missing."""
@@ -456,6 +465,11 @@ def read_config(path: str | PathLike[str]) -> Config:
     except FileNotFoundError as error:
         message = f"there is no state folder at `{path}`; make one with `moat init`"
         raise MoatError(message) from error
+
+
+def code_cache(folder: Path) -> CodeCache:
+    """Open a state folder's compiled code, without its gate."""
+    return CodeCache.open(folder / CACHE / "code", key=folder / "keys" / "code.key")
 
 
 def protected(folder: Path) -> list[Path]:

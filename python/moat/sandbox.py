@@ -1,20 +1,28 @@
 """``Sandbox``: run WebAssembly with a Permit and under its limits.
 
-A core module runs with WASI Preview 1, a component with WASI 0.2; the bytes say which.
+A core module runs with WASI Preview 1, a component with WASI 0.2; the bytes say which. They are
+compiled in a process of their own, under limits, and what came out can be kept in a ``CodeCache``.
 """
 
 from __future__ import annotations
 
+import secrets
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from moat._native import Egress, Module, Permit
-from moat.errors import SandboxError
+from moat import _files
+from moat._native import CodeFolder, Egress, Module, Permit
+from moat.errors import MoatError, SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
+    from typing import Self
 
     from moat._native import SandboxOutcome, Toolbox
 
@@ -29,6 +37,78 @@ class Values(Protocol):
         """Give handle and value of what the token of an open permit names."""
 
 
+@dataclass(frozen=True)
+class Compiling:
+    """What compiling one module may take; over it the module is refused with ``SandboxError``."""
+
+    time: timedelta = timedelta(minutes=10)
+    """Of the clock, and of all processors together."""
+    memory: int = 4 << 30
+    """Bytes of address space; a few hundred MiB of it are the compiler itself."""
+
+
+COMPILING: Final = Compiling()
+"""Enough for an interpreter of 30 MB on a small and busy machine."""
+
+
+class CodeCache:
+    """Compiled code in a folder, for the processes that start later.
+
+    Machine code is run as it is found, so each entry is authenticated with a secret, in the memory
+    that it is then run from. An entry that is anything else than what was written here is as good
+    as none: the module is compiled again. So is one that another version of Moat wrote. 1 GiB is
+    kept; what was used longest ago goes first. Safe across threads and processes.
+    """
+
+    def __init__(self, folder: CodeFolder) -> None:
+        """Take an opened folder; ``CodeCache.open`` opens one."""
+        self._folder = folder
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str], *, key: str | PathLike[str]) -> Self:
+        """Open a folder (0700) and the file of its secret (0600); make what is missing.
+
+        Who has the secret can write code that this user then runs, so the file lies elsewhere,
+        beside other keys. Raises ``MoatError`` where either is a symbolic link, belongs to somebody
+        else or is open to others. No guest of a ``Sandbox`` that uses it reaches either.
+        """
+        where, file = Path(folder).absolute(), Path(key).absolute()
+        if file.resolve().is_relative_to(where.resolve()):
+            message = f"`{file}` is the secret of `{where}`, and must not lie in it"
+            raise MoatError(message)
+        _files.make_dirs(where.parent)
+        return cls(CodeFolder(where, _secret(file), file))
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder.path
+
+    def counts(self) -> dict[str, int]:
+        """Count what happened since it was opened.
+
+        Loads that ``found`` their code or ``missed`` it, entries that were ``refused`` because they
+        are not what was written here, and entries that could not be written (``unwritten``).
+        """
+        return self._folder.counts()
+
+    def __repr__(self) -> str:
+        """Show the folder."""
+        return f"<CodeCache: {self.path}>"
+
+
+def _secret(file: Path) -> bytes:
+    """Read a secret, or make one; whoever made it first wins."""
+    try:
+        return _files.read(file, secret=True)
+    except FileNotFoundError:
+        _files.make_dirs(file.parent)
+        _files.require_private_dir(file.parent)
+    with suppress(FileExistsError):  # another process may make one at this very moment
+        _files.write(file, secrets.token_bytes(32), secret=True, overwrite=False)
+    return _files.read(file, secret=True)
+
+
 class Sandbox:
     """A compiled module or component; nothing passes from one run or call to another.
 
@@ -37,15 +117,27 @@ class Sandbox:
     child makes its own.
     """
 
-    def __init__(self, module: str | PathLike[str] | bytes) -> None:
-        """Compile a ``.wasm`` file, or its bytes; ``SandboxError`` where that cannot be done."""
+    def __init__(
+        self,
+        module: str | PathLike[str] | bytes,
+        *,
+        cache: CodeCache | None = None,
+        compiling: Compiling = COMPILING,
+    ) -> None:
+        """Compile a ``.wasm`` file, or its bytes; ``SandboxError`` where that cannot be done.
+
+        Compiling happens in a process of its own (``sys.executable``), under ``compiling``, unless
+        this process has the code in memory or ``cache`` has it.
+        """
         if not isinstance(module, bytes):
             try:
                 module = Path(module).read_bytes()
             except OSError as error:
                 message = f"cannot read `{error.filename}`; give the path of a .wasm file"
                 raise SandboxError(message) from error
-        self._module = Module(module)
+        compiler = (_compiler(), compiling.time, compiling.memory)
+        kept = None if cache is None else cache._folder  # noqa: SLF001 (both are of this module)
+        self._module = Module(module, cache=kept, compiler=compiler)
 
     @property
     def sha256(self) -> bytes:
@@ -138,6 +230,15 @@ class Sandbox:
         if not self._module.is_component or not _hosts(permit):
             return None
         return egress or Egress(), lambda: secrets.reveal(permit) if secrets else []
+
+
+def _compiler() -> list[str]:
+    """Give the program that compiles; nothing where there is no interpreter to start."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return []
+    script = Path(__file__).with_name("_compile.py")
+    native = sys.modules[Module.__module__].__file__
+    return [sys.executable, "-I", "-S", str(script), str(native)]
 
 
 def _hosts(permit: object) -> bool:

@@ -16,12 +16,12 @@ from moat import _native, errors
 
 SURFACE = """
     ANY AgentId Attestation AttenuationViolation AuditError AuditLog AuditUnavailable ChainBroken
-    Checkpoint ConsistencyProof Control Decision Denial Denied EgressDenied Endpoint GateBusy Grant
-    GuestTrap Host Identity InclusionProof InjectorFailed InvalidSignature KeysExposed LimitExceeded
-    Limits Link MalformedInput Message MessageRefused Moat MoatError NotAttested Pattern Pep Permit
-    Policy REASONS Registration Registry Report Requirement RolledBack Router Sandbox SandboxError
-    SandboxOutcome Secret SecretProxy Sender Session Token TokenRefused Undelivered UnknownHandle
-    __version__ canonicalize errors tool
+    Checkpoint CodeCache ConsistencyProof Control Decision Denial Denied EgressDenied Endpoint
+    GateBusy Grant GuestTrap Host Identity InclusionProof InjectorFailed InvalidSignature
+    KeysExposed LimitExceeded Limits Link MalformedInput Message MessageRefused Moat MoatError
+    NotAttested Pattern Pep Permit Policy REASONS Registration Registry Report Requirement
+    RolledBack Router Sandbox SandboxError SandboxOutcome Secret SecretProxy Sender Session Token
+    TokenRefused Undelivered UnknownHandle __version__ canonicalize errors tool
 """.split()  # noqa: SIM905 - a list that a person reads
 
 

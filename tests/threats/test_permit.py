@@ -17,7 +17,7 @@ import pytest
 import forge
 from forge import NOW
 from guests.build import wat
-from moat import AuditError, Decision, Denied, Permit, SandboxError
+from moat import AuditError, Decision, Denied, Permit, Sandbox, SandboxError
 from moat._native import Gate, Module
 from threats.test_replay import at_once
 from threats.world import GATE, PLANNER, ROOT, WORKER, World, agent, identity
@@ -349,7 +349,7 @@ def test_a_module_in_a_forked_child(world: World, tmp_path: Path) -> None:
     own, and finds nothing in a cache that another process filled."""
     module = Module(wat("empty"))
 
-    def use(made: Callable[[], Module], folder: str) -> str:
+    def use(made: Callable[[], Module | Sandbox], folder: str) -> str:
         own = World.at(tmp_path / folder)
         axes = {"fuel": 10**6, "memory": 1 << 20, "time": 10_000, "output": 100}
         chain = forge.first(ROOT, PLANNER, read=(), write=(), hosts=(), **axes)
@@ -362,6 +362,9 @@ def test_a_module_in_a_forked_child(world: World, tmp_path: Path) -> None:
     assert said == "ok 1"
     assert in_a_fork(lambda: use(lambda: module, "d")).startswith("SandboxError")
     assert in_a_fork(lambda: use(lambda: Module(wat("empty")), "e")) == said
+    compiled = Sandbox(wat("empty") + b"\0\x02\x01p")
+    assert compiled.sha256 != module.sha256
+    assert in_a_fork(lambda: use(lambda: Sandbox(wat("empty") + b"\0\x02\x01f"), "f")) == said
 
 
 def test_a_fork_while_others_compile() -> None:

@@ -56,7 +56,7 @@ def kinds(moat: Moat) -> list[str]:
 @pytest.mark.parametrize(
     "place",
     ["..", ".", "keys", "gates", "gates/main", "gates/main/key", "gates/main/log", "control",
-     "keys/not/there", "/"],
+     "keys/not/there", "cache", "cache/code", "/"],
 )  # fmt: skip
 def test_a_token_over_the_state_folder(moat: Moat, tmp_path: Path, place: str, axis: str) -> None:
     """Its keys are no code's to read, nor its log and who is trusted any code's to write."""

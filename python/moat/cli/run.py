@@ -19,6 +19,7 @@ from moat.cli.app import App, common, dumps, read_input, read_token
 from moat.cli.failure import fail
 from moat.cli.narrowing import Flags, check_depth, mint, narrowed, narrowing, narrows
 from moat.cli.units import KeyValue
+from moat.runtime import code_cache
 
 if TYPE_CHECKING:
     from typing import TextIO, Unpack
@@ -107,7 +108,7 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     if narrows(given):
         who, held = mint(held, agent, given)
     app.keep_keys_from(held.limits)
-    sandbox = Sandbox(file)
+    sandbox = Sandbox(file, cache=code_cache(app.state))
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""

@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no randomness, no async, no unsafe: bytes, keys and times come in as
 //! arguments, values go out.
+#![forbid(unsafe_code)]
 
 pub mod args;
 pub mod attest;

@@ -4,6 +4,7 @@
 //! it, asks the rules of every link, resolves the name once, checks every address, connects to
 //! one of them, checks the certificate, fills in secrets, sends, and keeps the answer within its
 //! bounds and free of the secrets. `spec/egress.md` says all of it.
+#![forbid(unsafe_code)]
 
 mod address;
 mod body;

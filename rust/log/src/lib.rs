@@ -2,6 +2,7 @@
 //! tiles and streaming verification. `spec/audit.md` owns the formats.
 //!
 //! What an entry means is not known here: its body is one canonical JSON object, in bytes.
+#![forbid(unsafe_code)]
 
 mod authority;
 mod claim;

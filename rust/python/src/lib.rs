@@ -1,4 +1,5 @@
 //! `moat._native`: the heart and its engines as Python types. No rule lives here.
+#![forbid(unsafe_code)]
 #![expect(clippy::needless_pass_by_value, reason = "Python hands values over")]
 
 mod attest;
@@ -49,7 +50,7 @@ mod _native {
     #[pymodule_export]
     use crate::permit::Permit;
     #[pymodule_export]
-    use crate::sandbox::{Module, SandboxOutcome, keep_apart};
+    use crate::sandbox::{CodeFolder, Module, SandboxOutcome, keep_apart, serve};
     #[pymodule_export]
     use crate::statement::{Control, Registration};
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! Modules and their runs.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,8 +8,10 @@ use std::time::Duration;
 use moat_core::key::sha256;
 use moat_log::End;
 use moat_sandbox::{
-    Bounds, Engine, Input, Interrupt, Outcome, Outgoing, SandboxError, Status, Value,
+    Bounds, CodeCache, Compiler, Engine, Input, Interrupt, Outcome, Outgoing, SandboxError, Source,
+    Status, Value,
 };
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -64,20 +67,80 @@ pub(crate) fn keep_apart(py: Python<'_>, limits: &Limits, folders: Vec<PathBuf>)
     found.map(drop).map_err(|error| raise(py, &error))
 }
 
+/// A folder of compiled code, each entry authenticated with a secret of 32 bytes.
+#[pyclass(frozen, module = "moat._native", from_py_object)]
+#[derive(Clone)]
+pub(crate) struct CodeFolder {
+    cache: CodeCache,
+    /// Where the secret lies.
+    file: PathBuf,
+}
+
+#[pymethods]
+impl CodeFolder {
+    #[new]
+    fn new(py: Python<'_>, folder: PathBuf, key: &[u8], file: PathBuf) -> Result<Self> {
+        let key: &[u8; 32] = key.try_into().map_err(|_| {
+            let shown = file.display();
+            let text = format!("`{shown}` does not hold 32 bytes; remove it to have a new secret");
+            Fault::Py(exception(py, "MalformedInput", text))
+        })?;
+        let cache = py.detach(|| CodeCache::open(&folder, key));
+        let cache = cache.map_err(|error| raise(py, &error))?;
+        Ok(Self { cache, file })
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.cache.path().to_owned()
+    }
+
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = self.cache.counts();
+        let dict = PyDict::new(py);
+        dict.set_item("found", counts.found)?;
+        dict.set_item("missed", counts.missed)?;
+        dict.set_item("refused", counts.refused)?;
+        dict.set_item("unwritten", counts.unwritten)?;
+        Ok(dict)
+    }
+}
+
+/// Take on limits (bytes of address space, seconds of processors), compile standard input and
+/// write to standard output what ``Module`` reads. The process is good for nothing else
+/// afterwards.
+#[pyfunction]
+pub(crate) fn serve(py: Python<'_>, memory: u64, seconds: u64) -> PyResult<()> {
+    let served = py.detach(|| moat_sandbox::serve(memory, seconds));
+    served.map_err(|error| PyRuntimeError::new_err(error.to_string()))
+}
+
 /// A compiled WebAssembly module or component and the SHA-256 of its bytes.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Module {
     engine: Engine,
     module: moat_sandbox::Module,
+    /// Where its code was looked for; no guest reaches it.
+    cache: Option<CodeFolder>,
 }
 
 #[pymethods]
 impl Module {
     #[new]
-    fn new(py: Python<'_>, wasm: &[u8]) -> Result<Self> {
+    #[pyo3(signature = (wasm, *, cache=None, compiler=None))]
+    fn new(
+        py: Python<'_>,
+        wasm: &[u8],
+        cache: Option<CodeFolder>,
+        compiler: Option<(Vec<OsString>, Duration, u64)>,
+    ) -> Result<Self> {
         let engine = engine(py).map_err(|error| raise(py, &error))?;
-        let module = py.detach(|| engine.load(wasm, None)).map_err(|error| raise(py, &error))?;
-        Ok(Self { engine, module })
+        let compiler = compiler.map(|(program, time, memory)| Compiler { program, memory, time });
+        let cached = cache.as_ref().map(|folder| &folder.cache);
+        let source = Source { cache: cached, compiler: compiler.as_ref() };
+        let module = py.detach(|| engine.load_from(wasm, None, source));
+        let module = module.map_err(|error| raise(py, &error))?;
+        Ok(Self { engine, module, cache })
     }
 
     #[getter]
@@ -150,7 +213,9 @@ impl Module {
     ) -> Result<SandboxOutcome> {
         let permit = given.get();
         permit.check_code(py, &self.module.sha256())?;
-        let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
+        let mut folders = permit.protected().to_vec();
+        folders.extend(self.cache.iter().flat_map(|kept| [kept.path(), kept.file.clone()]));
+        let bounds = py.detach(|| apart(permit.bounds(), &folders));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
         let message = permit.verified().message().id();
         let serving = tools.map(|tools| tools.get().serve(py, message)).transpose()?;

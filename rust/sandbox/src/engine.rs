@@ -7,12 +7,14 @@ use std::time::Duration;
 use moat_core::key::sha256;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
-use wasmtime::{Config, WasmFeatures};
+use wasmtime::{Config, EngineWeak, WasmFeatures};
 
+use crate::artifact::{Artifact, environment};
 use crate::cache::{Cache, Most};
-use crate::module::{Linkers, compile};
-use crate::shape::{self, FEATURES};
-use crate::{Module, SandboxError, p2, wasi};
+use crate::disk::{Name, hex};
+use crate::pool::Place;
+use crate::shape::{self, FEATURES, Kind};
+use crate::{CodeCache, Compiler, Module, SandboxError};
 
 /// Compiled modules that are kept for the next load of the same bytes, and the bytes of machine
 /// code and data in them.
@@ -28,12 +30,24 @@ pub const TICK: Duration = Duration::from_millis(10);
 pub struct Engine(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) wasm: wasmtime::Engine,
-    linkers: Linkers,
+    /// Where instances have slots, if there are any, and where they have none.
+    pooled: Option<Place>,
+    plain: Place,
     clock: OnceLock<Clock>,
     modules: Cache<Module>,
     compiled: AtomicU64,
+    environment: [u8; 32],
     process: u32,
+}
+
+/// Where machine code comes from that is not in memory. The default is to compile it here, which is
+/// for bytes that are trusted not to take the compiler for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source<'a> {
+    /// Asked first, and given what was compiled.
+    pub cache: Option<&'a CodeCache>,
+    /// Compiles in a process of its own.
+    pub compiler: Option<&'a Compiler>,
 }
 
 impl Engine {
@@ -44,14 +58,11 @@ impl Engine {
     /// [`SandboxError::Forked`] in a child that was forked while its parent was compiling.
     pub fn new() -> Result<Self, SandboxError> {
         Loading::settle()?;
-        let wasm = wasmtime::Engine::new(&config()).map_err(SandboxError::internal)?;
-        let linkers = Linkers {
-            module: wasi::linker(&wasm).map_err(SandboxError::internal)?,
-            component: p2::linker(&wasm).map_err(SandboxError::internal)?,
-        };
+        let plain = Place::plain(&config())?;
         Ok(Self(Arc::new(Inner {
-            wasm,
-            linkers,
+            environment: environment(&plain.wasm),
+            pooled: Place::pooled(config()),
+            plain,
             clock: OnceLock::new(),
             modules: Cache::new(KEPT),
             compiled: AtomicU64::new(0),
@@ -78,6 +89,20 @@ impl Engine {
         bytes: &[u8],
         expect_sha256: Option<[u8; 32]>,
     ) -> Result<Module, SandboxError> {
+        self.load_from(bytes, expect_sha256, Source::default())
+    }
+
+    /// As [`Engine::load`], from this source where the code is not in memory.
+    ///
+    /// # Errors
+    /// As there; [`SandboxError::Compiling`] where the process that compiles cannot be started or
+    /// is given too little.
+    pub fn load_from(
+        &self,
+        bytes: &[u8],
+        expect_sha256: Option<[u8; 32]>,
+        source: Source<'_>,
+    ) -> Result<Module, SandboxError> {
         self.0.here()?;
         let _loading = Loading::begin();
         shape::fits(bytes)?;
@@ -86,7 +111,7 @@ impl Engine {
             let (expected, found) = (hex(&expected), hex(&found));
             return Err(SandboxError::Digest { expected, found });
         }
-        self.0.modules.get_or_make(found, || guarded(|| self.compile(bytes, found)))
+        self.0.modules.get_or_make(found, || guarded(|| self.make(bytes, found, source)))
     }
 
     /// How many modules were compiled; what was found again is not counted.
@@ -95,10 +120,37 @@ impl Engine {
         self.0.compiled.load(Ordering::Relaxed)
     }
 
-    fn compile(&self, bytes: &[u8], sha256: [u8; 32]) -> Result<(Module, usize), SandboxError> {
+    fn make(
+        &self,
+        bytes: &[u8],
+        sha256: [u8; 32],
+        source: Source<'_>,
+    ) -> Result<(Module, usize), SandboxError> {
         let kind = shape::check(bytes)?;
+        let name = Name { environment: self.0.environment, sha256 };
+        let link = |artifact: &Artifact| self.0.link(artifact, kind, sha256);
+        if let Some(kept) = source.cache.and_then(|cache| cache.get(&name)) {
+            return link(&kept);
+        }
+        let artifact = self.compile(bytes, kind, source.compiler)?;
+        let made = link(&artifact)?;
+        if let Some(cache) = source.cache {
+            cache.put(&name, &artifact);
+        }
+        Ok(made)
+    }
+
+    fn compile(
+        &self,
+        bytes: &[u8],
+        kind: Kind,
+        compiler: Option<&Compiler>,
+    ) -> Result<Artifact, SandboxError> {
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
-        compile(&self.0.wasm, &self.0.linkers, bytes, kind, sha256)
+        match compiler {
+            Some(compiler) => compiler.compile(bytes),
+            None => Artifact::compile(&self.0.plain.wasm, bytes, kind),
+        }
     }
 }
 
@@ -138,12 +190,38 @@ impl Inner {
         if self.process == std::process::id() { Ok(()) } else { Err(SandboxError::Forked) }
     }
 
+    /// In a slot where it fits one.
+    fn link(
+        &self,
+        artifact: &Artifact,
+        kind: Kind,
+        sha256: [u8; 32],
+    ) -> Result<(Module, usize), SandboxError> {
+        let plain = || self.plain.link(artifact, kind, sha256);
+        match self.pooled.as_ref().map(|place| place.link(artifact, kind, sha256)) {
+            None | Some(Err(SandboxError::Internal(_))) => plain(),
+            Some(done) => done,
+        }
+    }
+
+    /// Where a module was loaded.
+    ///
+    /// # Errors
+    /// [`SandboxError::Input`] where that was by another engine.
+    pub(crate) fn place(&self, module: &Module) -> Result<&Place, SandboxError> {
+        let mut places = self.pooled.iter().chain([&self.plain]);
+        let found = places.find(|place| wasmtime::Engine::same(&place.wasm, module.engine()));
+        let text = "the module was loaded by another engine";
+        found.ok_or_else(|| SandboxError::Input(text.into()))
+    }
+
     /// The running clock, started when first needed.
     pub(crate) fn clock(&self) -> Result<&Clock, SandboxError> {
         match self.clock.get() {
             Some(clock) => Ok(clock),
             None => {
-                let clock = Clock::start(&self.wasm)?;
+                let places = self.pooled.iter().chain([&self.plain]);
+                let clock = Clock::start(places.map(|place| place.wasm.weak()).collect())?;
                 Ok(self.clock.get_or_init(|| clock))
             }
         }
@@ -159,7 +237,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    fn start(wasm: &wasmtime::Engine) -> Result<Self, SandboxError> {
+    fn start(engines: Vec<EngineWeak>) -> Result<Self, SandboxError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("moat-sandbox")
@@ -168,12 +246,13 @@ impl Clock {
             .map_err(|error| SandboxError::internal(error.into()))?;
         let handle = runtime.handle().clone();
         let (running, mut seen) = watch::channel(0_usize);
-        let weak = wasm.weak();
         handle.spawn(async move {
             while seen.wait_for(|guests| *guests > 0).await.is_ok() {
                 tokio::time::sleep(TICK).await;
-                let Some(wasm) = weak.upgrade() else { return };
-                wasm.increment_epoch();
+                for engine in &engines {
+                    let Some(wasm) = engine.upgrade() else { return };
+                    wasm.increment_epoch();
+                }
             }
         });
         Ok(Self { runtime: Some(runtime), handle, running, process: std::process::id() })
@@ -212,7 +291,7 @@ impl Drop for Ticking<'_> {
 ///
 /// Memories beside one another in a module are for what the engine makes itself to join two
 /// components; [`shape::check`] lets no guest have them.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let on = FEATURES.union(WasmFeatures::MULTI_MEMORY);
     let mut config = Config::new();
     config
@@ -221,6 +300,8 @@ fn config() -> Config {
         .concurrency_support(false)
         .consume_fuel(true)
         .epoch_interruption(true)
+        // Its threads would not be there after a fork, and who compiles then would wait for them.
+        .parallel_compilation(false)
         .native_unwind_info(false)
         .wasm_backtrace_max_frames(None);
     config
@@ -232,8 +313,4 @@ pub(crate) fn guarded<T>(
 ) -> Result<T, SandboxError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
         .unwrap_or_else(|_| Err(SandboxError::Internal("it panicked; please report this".into())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

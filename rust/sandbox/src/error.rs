@@ -42,6 +42,17 @@ pub enum SandboxError {
         /// What it would give away.
         folder: PathBuf,
     },
+    /// Compiling took too much, or there is no process to compile in.
+    #[error("{0}")]
+    Compiling(String),
+    /// A folder is not fit to keep compiled code in.
+    #[error("cache folder `{path}` refused: {why}")]
+    Cache {
+        /// As it was named.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// An argument or environment variable that cannot be passed, or a limit of the wrong shape.
     #[error("{0}")]
     Input(String),

@@ -24,20 +24,28 @@
 //! - what the host keeps for a component (descriptors, streams, headers, pollables, handles) is
 //!   bounded by fixed numbers; over them a call fails or the guest traps.
 //!
-//! What is not bounded here: the time to compile a module (only its size, [`MODULE_BYTES`] and
-//! [`CODE_BYTES`], and what it instantiates), and the bytes a guest writes into a directory it may
-//! write.
+//! A module is bounded before it is compiled, in its size ([`MODULE_BYTES`], [`CODE_BYTES`]) and in
+//! what it instantiates. A [`Compiler`] compiles it in a process with limits of its own; without
+//! one, [`Engine::load`] takes the time and memory that the bytes make it take.
 //!
-//! Compiled modules are kept in memory and found again by the SHA-256 of their bytes alone. They
-//! are never written to a disk: what is loaded from one would be machine code that nobody checks.
+//! What is not bounded here: the bytes a guest writes into a directory it may write.
+//!
+//! Instances live in slots that are mapped once and cleared between guests, where the system has
+//! the addresses and they fit; a run that finds no slot waits on its own time.
+//!
+//! Compiled modules are kept in memory and found again by the SHA-256 of their bytes alone. A
+//! [`CodeCache`] keeps them in a folder, where each entry is authenticated before it is believed.
 //!
 //! On Unix, memory faults of a guest arrive as signals. A program that replaces the handlers of
 //! `SIGSEGV`, `SIGILL` or `SIGFPE` must do so before the first [`Engine`] is made.
 
+mod artifact;
 mod bounds;
 mod cache;
 mod call;
+mod compiler;
 mod dirs;
+mod disk;
 mod early;
 mod engine;
 mod error;
@@ -49,6 +57,7 @@ mod outgoing;
 mod output;
 mod p2;
 mod place;
+mod pool;
 mod run;
 mod shape;
 mod value;
@@ -56,9 +65,12 @@ mod wasi;
 mod way;
 mod writing;
 
+pub use artifact::ARTIFACT_BYTES;
 pub use bounds::{Bounds, Dir, Input};
 pub use call::Call;
-pub use engine::{Engine, TICK};
+pub use compiler::{Compiler, serve};
+pub use disk::{CACHE_BYTES, CacheCounts, CodeCache};
+pub use engine::{Engine, Source, TICK};
 pub use error::SandboxError;
 pub use host::{ANSWER_BYTES, Calling, Host};
 pub use module::Module;

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use wasmtime::component::{self, Component, ComponentExportIndex, types};
 use wasmtime::{ExternType, InstancePre};
 
-use crate::SandboxError;
+use crate::artifact::Artifact;
 use crate::error::{plain, printable};
 use crate::shape::Kind;
 use crate::wasi::{State, WASI};
+use crate::{SandboxError, pool};
 
 /// A compiled module or component. Cheap to clone.
 #[derive(Clone)]
 pub struct Module {
     pub(crate) ready: Ready,
+    /// Slots that an instance takes where it has slots.
+    pub(crate) slots: u32,
     sha256: [u8; 32],
 }
 
@@ -74,28 +77,31 @@ impl Module {
     }
 }
 
-/// The module, and the bytes of memory that it is.
-pub(crate) fn compile(
+/// Takes machine code into this process: the module, and the bytes of memory that it is.
+pub(crate) fn link(
     engine: &wasmtime::Engine,
     linkers: &Linkers,
-    bytes: &[u8],
+    artifact: &Artifact,
     kind: Kind,
     sha256: [u8; 32],
 ) -> Result<(Module, usize), SandboxError> {
     let (ready, image) = match kind {
-        Kind::Module => core(engine, linkers, bytes)?,
-        Kind::Component => component(engine, linkers, bytes)?,
+        Kind::Module => core(engine, linkers, artifact)?,
+        Kind::Component => component(engine, linkers, artifact)?,
     };
-    Ok((Module { ready, sha256 }, image))
+    let slots = match &ready {
+        Ready::Module(pre) => pool::slots(Some(&pre.module().resources_required())),
+        Ready::Component(it) => pool::slots(it.pre.component().resources_required().as_ref()),
+    };
+    Ok((Module { ready, slots, sha256 }, image))
 }
 
 fn core(
     engine: &wasmtime::Engine,
     linkers: &Linkers,
-    bytes: &[u8],
+    artifact: &Artifact,
 ) -> Result<(Ready, usize), SandboxError> {
-    let module = wasmtime::Module::from_binary(engine, bytes)
-        .map_err(|error| SandboxError::Module(plain(&error)))?;
+    let module = artifact.module(engine).map_err(SandboxError::internal)?;
     for import in module.imports() {
         if import.module() != WASI {
             let name = format!("`{}::{}`", import.module(), import.name());
@@ -118,10 +124,9 @@ fn core(
 fn component(
     engine: &wasmtime::Engine,
     linkers: &Linkers,
-    bytes: &[u8],
+    artifact: &Artifact,
 ) -> Result<(Ready, usize), SandboxError> {
-    let component = Component::from_binary(engine, bytes)
-        .map_err(|error| SandboxError::Module(plain(&error)))?;
+    let component = artifact.component(engine).map_err(SandboxError::internal)?;
     let pre = linkers.component.instantiate_pre(&component);
     let pre = pre.map_err(|error| SandboxError::Import(plain(&error)))?;
     let image = component.image_range();

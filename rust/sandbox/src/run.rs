@@ -7,17 +7,18 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::{sleep_until, timeout};
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use crate::call::Call;
-use crate::engine::{Inner, guarded};
+use crate::engine::{Clock, Inner, guarded};
 use crate::error::plain;
 use crate::module::{Linked, Ready};
 use crate::output::Capture;
+use crate::pool::Place;
 use crate::value::{Value, lift};
 use crate::wasi::{self, Guest, State};
 use crate::{Bounds, Engine, Input, Module, SandboxError};
@@ -174,13 +175,12 @@ fn run(
     let end = End::new(bounds.time, interrupt);
     engine.here()?;
     input.check()?;
-    if !wasmtime::Engine::same(&engine.wasm, module.engine()) {
-        return Err(SandboxError::Input("the module was loaded by another engine".into()));
-    }
-    let clock = engine.clock()?;
+    let (place, clock) = (engine.place(module)?, engine.clock()?);
+    // Freed after the store, which has what they count.
+    let slots = slots(place, module.slots, &end, clock);
     let capture = Capture::new(bounds.output);
     let guest = if module.is_component() { Guest::Component } else { Guest::Module };
-    let mut store = Store::new(&engine.wasm, State::new(guest, bounds, input, &capture)?);
+    let mut store = Store::new(&place.wasm, State::new(guest, bounds, input, &capture)?);
     store.set_hostcall_fuel(wasi::call_bytes(bounds.memory));
     store.set_max_component_handles(HANDLES);
     store.set_fuel(bounds.fuel).map_err(SandboxError::internal)?;
@@ -196,6 +196,8 @@ fn run(
         Err(Trap::OutOfFuel.into())
     } else if let Some(stop) = end.reached() {
         Err(stop.into())
+    } else if let Err(stop) = slots {
+        Err(stop)
     } else {
         let _ticking = clock.ticking();
         let done = clock.handle.block_on(until(&end, start(&mut store, module, call)));
@@ -223,6 +225,21 @@ fn run(
         truncated: captured.truncated,
         result,
     })
+}
+
+/// Waits for slots, where there are slots, for as long as the run has time.
+fn slots<'a>(
+    place: &'a Place,
+    count: u32,
+    end: &End,
+    clock: &Clock,
+) -> wasmtime::Result<Option<SemaphorePermit<'a>>> {
+    let Some(free) = &place.slots else { return Ok(None) };
+    if let Ok(held) = free.try_acquire_many(count) {
+        return Ok(Some(held));
+    }
+    let wait = async { free.acquire_many(count).await.map_err(wasmtime::Error::from) };
+    clock.handle.block_on(until(end, wait)).map(Some)
 }
 
 /// Instantiates the module and does what was asked of it.

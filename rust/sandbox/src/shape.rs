@@ -94,7 +94,11 @@ fn too_big(what: &str, found: usize, most: usize) -> SandboxError {
     SandboxError::Module(text)
 }
 
-fn kind(bytes: &[u8]) -> Result<Kind, SandboxError> {
+/// Tells a component from a core module.
+///
+/// # Errors
+/// [`SandboxError::Module`] for anything else.
+pub(crate) fn kind(bytes: &[u8]) -> Result<Kind, SandboxError> {
     if bytes.starts_with(CORE_MODULE) {
         Ok(Kind::Module)
     } else if bytes.starts_with(COMPONENT) {

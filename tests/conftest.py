@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cast import GATE, ROOT, clock
-from moat import AuditLog, Pep, Policy
+from moat import AuditLog, Pep, Policy, code
+from moat.sandbox import CodeCache
 from town import Town, Waits
 
 if TYPE_CHECKING:
@@ -63,3 +64,13 @@ def town(open_town: Callable[..., Town]) -> Town:
 def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     """Tells when somebody waits."""
     return Waits(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def interpreters(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the interpreters of `moat.code` ready, compiled once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen") else base
+    cache = CodeCache.open(shared / "code", key=shared / "keys" / "code.key")
+    for language in code.LANGUAGES:
+        code.interpreter(language, cache=cache)

@@ -276,11 +276,15 @@ def test_a_delegator_takes_back_what_it_gave_and_no_more(moat: Cli, desk: Path) 
     assert moat.json("token", "verify", own)["revocation"] == "not revoked"
 
 
+with_interpreters = pytest.mark.usefixtures("interpreters")
+
+
 def coder(cli: Cli, *more: str) -> Path:
     """A token that lets its holder run text in both languages."""
     return cli.issue("--allow", "code://* run", "--standard", "--depth", "1", *more)
 
 
+@with_interpreters
 @pytest.mark.parametrize(
     ("language", "source"),
     [("python", "print(6 * 7)"), ("javascript", "console.log(6 * 7)")],
@@ -297,6 +301,7 @@ def test_run_takes_text_in_a_language(
     assert outcome["i"] == done["outcome_entry"]
 
 
+@with_interpreters
 def test_text_that_fails_is_exit_code_1_with_its_traceback(moat: Cli, tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text("1 / 0")
     asked = ["run", "--python", str(tmp_path / "fails.py"), "--token", str(coder(moat))]
@@ -305,6 +310,7 @@ def test_text_that_fails_is_exit_code_1_with_its_traceback(moat: Cli, tmp_path: 
     assert "the code ended with `exit`" in done.stderr
 
 
+@with_interpreters
 def test_text_is_narrowed_by_the_same_flags(moat: Cli, tmp_path: Path) -> None:
     (tmp_path / "spins.py").write_text("while True: pass")
     asked = ["run", "--python", str(tmp_path / "spins.py"), "--token", str(coder(moat))]

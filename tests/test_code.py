@@ -16,6 +16,8 @@ from code_kit import ALLOW, LIMITS, add, ask, coder, send
 from guests.build import wat
 from moat import MalformedInput, Sandbox, SandboxError, Session, code, tool
 
+pytestmark = pytest.mark.usefixtures("interpreters")
+
 SCRIPT = {
     "python": """
 words = {"one": 1, "two": 2}
@@ -129,7 +131,7 @@ def test_a_child_session_has_a_key_of_its_own(pep):
 
 def test_a_missing_extra_says_what_to_install(pep, monkeypatch):
     monkeypatch.setitem(code.LANGUAGES, "python", ("no-such-distribution", "x.wasm"))
-    code.forget()
+    monkeypatch.setattr(code, "_READY", {})
     with pytest.raises(SandboxError, match=r"install `moat\[python\]`"):
         code.run(coder(pep), "1")
 

@@ -8,7 +8,6 @@ gate (``call_tool``) or the egress engine, and is in the log.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from moat._native import Egress, Limits, Permit, SandboxOutcome
+    from moat.sandbox import CodeCache
     from moat.session import Narrowing, Session, Tool
 
 Language: TypeAlias = Literal["python", "javascript"]
@@ -37,6 +37,9 @@ LANGUAGES: Final[dict[Language, tuple[str, str]]] = {
 """Where the interpreter of each language lies: a distribution, and a file in it."""
 
 RUN: Final = "hyperlight:sandbox/executor#run"
+_READY: Final[dict[tuple[Language, int], Sandbox]] = {}
+"""Interpreters of this process; a forked child finds its own."""
+
 MARGIN: Final = timedelta(seconds=30)
 """What the token of a run outlives its time limit by: for the gate to decide in."""
 
@@ -75,6 +78,7 @@ def run(
     resource: str | None = None,
     limits: Limits | None = None,
     egress: Egress | None = None,
+    cache: CodeCache | None = None,
 ) -> CodeOutcome:
     """Run a text under a token attenuated to a key that lives for this run alone.
 
@@ -85,10 +89,12 @@ def run(
     JavaScript; what goes wrong there is an exception. Requests, files and secrets are those of the
     limits, as for any component.
 
-    Compiling an interpreter takes long and is done once in a process. Raises ``Denied``,
+    Compiling an interpreter takes half a minute; it is done once in a process, and once for all
+    where a ``cache`` keeps the code (``moat.cache``). Raises ``Denied``,
     ``AttenuationViolation``, ``MalformedInput``, and ``SandboxError`` where the extra is missing.
     """
-    return _run(session, source, language, tools, resource, limits, egress, None)
+    sandbox = interpreter(language, cache=cache)
+    return _run(session, sandbox, source, language, tools, resource, limits, egress, None)
 
 
 async def run_async(
@@ -100,40 +106,40 @@ async def run_async(
     resource: str | None = None,
     limits: Limits | None = None,
     egress: Egress | None = None,
+    cache: CodeCache | None = None,
 ) -> CodeOutcome:
     """Do what ``run`` does beside the event loop, on which ``async def`` tools run."""
     loop = asyncio.get_running_loop()
+    sandbox = await asyncio.to_thread(interpreter, language, cache=cache)
     return await asyncio.to_thread(
-        _run, session, source, language, tools, resource, limits, egress, loop
+        _run, session, sandbox, source, language, tools, resource, limits, egress, loop
     )
 
 
-def interpreter(language: Language) -> Sandbox:
-    """Find, and compile once in this process, what runs a language."""
+def interpreter(language: Language, *, cache: CodeCache | None = None) -> Sandbox:
+    """Find what runs a language; compiled once in this process, and not if ``cache`` has it."""
     if language not in LANGUAGES:
         message = f"`{language}` is no language of `moat.code`; it has {', '.join(LANGUAGES)}"
         raise MalformedInput(message)
-    return _compiled(language, os.getpid())
+    ready = _READY.get((language, os.getpid()))
+    if ready is None:
+        ready = _READY[language, os.getpid()] = _compiled(language, cache)
+    return ready
 
 
-@functools.lru_cache(maxsize=len(LANGUAGES))
-def _compiled(language: Language, _process: int) -> Sandbox:
+def _compiled(language: Language, cache: CodeCache | None) -> Sandbox:
     name, member = LANGUAGES[language]
     try:
         path = metadata.distribution(name).locate_file(member)
     except metadata.PackageNotFoundError as error:
         message = f"`{language}` is run by an extra; install `moat[{language}]`"
         raise SandboxError(message) from error
-    return Sandbox(str(path))
-
-
-def forget() -> None:
-    """Let go of the interpreters: the next run finds them anew, as after an installation."""
-    _compiled.cache_clear()
+    return Sandbox(str(path), cache=cache)
 
 
 def _run(  # noqa: PLR0917 - what `run` is told
     session: Session,
+    sandbox: Sandbox,
     source: str,
     language: Language,
     tools: Iterable[Tool[..., Any]],
@@ -142,7 +148,6 @@ def _run(  # noqa: PLR0917 - what `run` is told
     egress: Egress | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> CodeOutcome:
-    sandbox = interpreter(language)
     narrowing: Narrowing = {"depth": 0, "expires_in": _lifetime(session, limits)}
     if limits is not None:
         narrowing["limits"] = limits

@@ -25,7 +25,7 @@ from moat import (
     tool,
 )
 
-KINDS = ("decision", "outcome")
+pytestmark = pytest.mark.usefixtures("interpreters")
 
 
 def bodies(audit, kind):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.usefixtures("interpreters")
+
+
 def echo(handler):
     said = handler.headers.get("authorization", "nothing")
     return answer(handler, f"{handler.path} {said}".encode(), x_echo=said)

@@ -161,6 +161,7 @@ def _interpret(app: App, file: Path, held: Token, who: Identity, given: Given) -
             resource=given["resource"],
             limits=limits,
             egress=_egress(given),
+            cache=code_cache(app.state),
         )
     failed = ran.sandbox.status == "ok" and ran.exit_code != 0
     status = "exit" if failed else ran.sandbox.status

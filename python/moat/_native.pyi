@@ -1032,6 +1032,9 @@ class SandboxOutcome:
     @property
     def trap(self) -> str | None: ...
     @property
+    def detail(self) -> str | None:
+        """What the outcome entry says beside ``status``: ``exit code 3``, or the trap."""
+    @property
     def stdout(self) -> bytes: ...
     @property
     def stderr(self) -> bytes: ...
@@ -1076,13 +1079,15 @@ class Module:
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
         be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
         permit unopened, where a directory of its limits reaches a folder its gate protects, and
         ``MalformedInput`` for a component that is no command. ``network`` is what a component's
         requests go through, and what gives handles and values once the permit is open; without
-        it every request is refused."""
+        it every request is refused. A ``deterministic`` run has clocks and random bytes of its
+        own; with directories or a network it is ``MalformedInput``."""
     def call(
         self,
         permit: Permit,
@@ -1093,11 +1098,22 @@ class Module:
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Call an exported function of a component as ``run`` runs a command. ``arguments`` is a
         list or tuple in order, or a dict by the parameters' names. Raises ``MalformedInput``, and
         leaves the permit unopened, where there is no such function or the arguments do not fit
         its types."""
+    def replay(
+        self,
+        limits: Limits,
+        *,
+        stdin: bytes | None = None,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Do once more what a deterministic run did, with no effect and no line in a log; limits
+        with directories are ``MalformedInput``."""
 
 def keep_apart(limits: Limits, folders: Sequence[str | PathLike[str]]) -> None:
     """Refuse limits with a directory that holds one of these folders or lies in one:

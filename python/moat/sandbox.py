@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
 
-    from moat._native import SandboxOutcome
+    from moat._native import Limits, SandboxOutcome
 
 PROGRAM: Final = "main"
 """What every guest sees as its own name: the first of its arguments, by C's custom."""
@@ -66,6 +66,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         egress: Egress | None = None,
         secrets: Values | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, log the outcome and return it.
 
@@ -80,10 +81,22 @@ class Sandbox:
         spec/egress.md): ``egress`` says which issuers are trusted and how much may be sent, and
         left out it is the public ones. ``secrets`` (``moat.secrets``) gives the values of the
         handles that the token names, once, before the guest starts; the guest sends the handle.
+
+        A ``deterministic`` run has clocks that begin at 2000-01-01 and move when they are looked
+        at, waits that are over at once, and random bytes that follow from the module. It sends
+        nothing, and where its token names directories it is ``MalformedInput``. The same module,
+        input and limits give the same output and fuel, unless the time is over first; the outcome
+        entry says ``deterministic``, and ``moat audit rerun`` repeats it.
         """
-        network = self._network(permit, egress, secrets)
-        argv = [PROGRAM, *args]
-        return self._module.run(permit, stdin=stdin, args=argv, env=env, network=network)
+        network = None if deterministic else self._network(permit, egress, secrets)
+        return self._module.run(
+            permit,
+            stdin=stdin,
+            args=[PROGRAM, *args],
+            env=env,
+            network=network,
+            deterministic=deterministic,
+        )
 
     def call(
         self,
@@ -95,6 +108,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         egress: Egress | None = None,
         secrets: Values | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Open the permit, call one function of a component, log the outcome and return it.
 
@@ -113,10 +127,33 @@ class Sandbox:
             args = dict(args)
         elif not isinstance(args, str | bytes):
             args = list(args)
-        network = self._network(permit, egress, secrets)
+        network = None if deterministic else self._network(permit, egress, secrets)
         return self._module.call(
-            permit, name, args, stdin=stdin, args=[PROGRAM], env=env, network=network
+            permit,
+            name,
+            args,
+            stdin=stdin,
+            args=[PROGRAM],
+            env=env,
+            network=network,
+            deterministic=deterministic,
         )
+
+    def replay(
+        self,
+        limits: Limits,
+        *,
+        stdin: bytes = b"",
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Do once more what a deterministic ``run`` under these limits did.
+
+        It needs no permit and leaves no line, since it has no effect: no files, no network, no
+        clock, and no more than its limits allow. For comparing it with what a log says. Raises
+        ``MalformedInput`` where the limits name directories.
+        """
+        return self._module.replay(limits, stdin=stdin, args=[PROGRAM, *args], env=env)
 
     def _network(
         self, permit: Permit, egress: Egress | None, secrets: Values | None

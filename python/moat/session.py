@@ -245,11 +245,13 @@ class Session:
         stdin: bytes = b"",
         argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Ask the gate for ``run`` on a resource with this very module, then run it.
 
         All that the code is given is signed and logged by digest: the module as ``code``, its
-        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments.
+        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments. A
+        ``deterministic`` run (``Sandbox.run``) can therefore be repeated from the log alone.
         """
         args: dict[str, Any] = {"argv": list(argv)}
         if env:
@@ -262,6 +264,7 @@ class Session:
             args=seen["argv"],
             env=seen.get("env"),
             secrets=self._secrets,
+            deterministic=deterministic,
         )
 
     def delegate(self, holder: AgentId, **narrowing: Unpack[Narrowing]) -> Token:

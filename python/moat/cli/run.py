@@ -48,6 +48,7 @@ class Given(Flags):
     env: tuple[tuple[str, str], ...]
     stdin: str | None
     issuers: Path | None
+    deterministic: bool
 
 
 @click.command()
@@ -67,6 +68,11 @@ class Given(Flags):
 @click.option(
     "--ca", "issuers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trust the certificates in this file (PEM or DER) too, for hosts of your own.",
+)  # fmt: skip
+@click.option(
+    "--deterministic", is_flag=True,
+    help="With a clock and random bytes of its own, no files and no requests; `audit rerun` "
+    "repeats it.",
 )  # fmt: skip
 @narrowing
 @common(gate=True)
@@ -112,8 +118,9 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
             env=env,
             egress=egress,
             secrets=moat.secrets.acting_for(agent.id),
+            deterministic=given["deterministic"],
         )
-    _tell(app, permit, outcome)
+    _tell(app, _document(permit, outcome) | {"deterministic": given["deterministic"]}, outcome)
 
 
 def _certificates(file: Path) -> list[bytes]:
@@ -126,9 +133,9 @@ def _certificates(file: Path) -> list[bytes]:
         fail("malformed", f"`{file}` holds a certificate that is no base64")
 
 
-def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:
+def _tell(app: App, document: dict[str, Any], outcome: SandboxOutcome) -> None:
     if app.json:
-        click.echo(dumps(_document(permit, outcome)))
+        click.echo(dumps(document))
     else:
         _pass(outcome.stdout, sys.stdout)
         _pass(outcome.stderr, sys.stderr)
@@ -136,7 +143,7 @@ def _tell(app: App, permit: Permit, outcome: SandboxOutcome) -> None:
         return
     if app.json:
         sys.exit(failure.ERROR)
-    facts = {"entry": permit.entry, "status": outcome.status, "exit_code": outcome.exit_code}
+    facts = {name: document[name] for name in ("entry", "status", "exit_code")}
     message = f"the code ended with `{outcome.trap or outcome.status}`"
     fail("guest_failed", message, _RAISE.get(outcome.status), failure.ERROR, facts)
 

@@ -19,6 +19,9 @@ use crate::outgoing::Way;
 use crate::permit::Permit;
 use crate::value;
 
+/// Before the digest of a module, in the seed of its deterministic runs.
+const SEED: &[u8] = b"moat-deterministic-v1\n";
+
 /// The engine of this process; a fork gets its own. Python holds its lock for as long as this one
 /// is taken, so a fork of Python's never finds it taken.
 fn engine(_held: Python<'_>) -> std::result::Result<Engine, SandboxError> {
@@ -84,7 +87,9 @@ impl Module {
         PyBytes::new(py, &self.module.sha256())
     }
 
-    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None, network=None))]
+    #[pyo3(signature = (
+        permit, *, stdin=None, args=None, env=None, network=None, deterministic=false
+    ))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn run(
         &self,
@@ -94,8 +99,9 @@ impl Module {
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
         network: Option<Network<'_>>,
+        deterministic: bool,
     ) -> Result<SandboxOutcome> {
-        let input = input(stdin, args, env)?;
+        let input = Input { seed: self.seed(deterministic), ..input(stdin, args, env)? };
         self.module.command().map_err(|error| raise(py, &error))?;
         self.spend(py, permit, (input, network), |bounds, input, stop| {
             self.engine.run(&self.module, bounds, input, Some(stop))
@@ -103,7 +109,8 @@ impl Module {
     }
 
     #[pyo3(signature = (
-        permit, name, arguments, *, stdin=None, args=None, env=None, network=None
+        permit, name, arguments, *, stdin=None, args=None, env=None, network=None,
+        deterministic=false
     ))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn call(
@@ -116,13 +123,33 @@ impl Module {
         args: Option<Vec<String>>,
         env: Option<&Bound<'_, PyAny>>,
         network: Option<Network<'_>>,
+        deterministic: bool,
     ) -> Result<SandboxOutcome> {
-        let input = input(stdin, args, env)?;
+        let input = Input { seed: self.seed(deterministic), ..input(stdin, args, env)? };
         let arguments = value::read(arguments)?;
         let call = self.module.call(name, &arguments).map_err(|error| raise(py, &error))?;
         self.spend(py, permit, (input, network), |bounds, input, stop| {
             self.engine.call(&call, bounds, input, Some(stop))
         })
+    }
+
+    /// Does once more what a deterministic run did. INVARIANT: no effect without a line in the log;
+    /// this has none but its cost, which these limits bound, and no permit is needed for it.
+    #[pyo3(signature = (limits, *, stdin=None, args=None, env=None))]
+    fn replay(
+        &self,
+        py: Python<'_>,
+        limits: &Limits,
+        stdin: Option<&[u8]>,
+        args: Option<Vec<String>>,
+        env: Option<&Bound<'_, PyAny>>,
+    ) -> Result<SandboxOutcome> {
+        let input = Input { seed: self.seed(true), ..input(stdin, args, env)? };
+        let ran = py.detach(|| {
+            let bounds = Bounds::from_limits(&limits.0)?;
+            self.engine.run(&self.module, &bounds, &input, None)
+        });
+        ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
 
     #[getter]
@@ -137,6 +164,11 @@ impl Module {
 }
 
 impl Module {
+    /// What a deterministic run of this module draws its random bytes from.
+    fn seed(&self, deterministic: bool) -> Option<[u8; 32]> {
+        deterministic.then(|| sha256(&[SEED, &self.module.sha256()[..]].concat()))
+    }
+
     /// Opens the permit, does this under its limits and logs how it ended.
     fn spend(
         &self,
@@ -148,6 +180,10 @@ impl Module {
         permit.check_code(py, &self.module.sha256())?;
         let bounds = py.detach(|| apart(permit.bounds(), permit.protected()));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
+        let deterministic = input.seed.is_some();
+        if deterministic {
+            bounds.repeatable().map_err(|error| raise(py, &error))?;
+        }
         // Opened first: a second try with the same permit ends here, and takes no watch away.
         permit.open(py)?;
         if let Some(network) = network {
@@ -163,7 +199,7 @@ impl Module {
         let watch = permit.watch(move || withdrawn.interrupt());
         let ran = py.detach(|| work(&bounds, &input, &interrupt));
         drop(watch);
-        permit.close(py, end(&ran))?;
+        permit.close(py, end(&ran, deterministic))?;
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
 }
@@ -197,11 +233,11 @@ fn input(
         }
     };
     let (stdin, args) = (stdin.unwrap_or_default().to_vec(), args.unwrap_or_default());
-    Ok(Input { stdin, args, env, outgoing: None })
+    Ok(Input { stdin, args, env, ..Input::default() })
 }
 
 /// What the log says of a run: of a call the digest of its result, else that of what was written.
-fn end(ran: &Ran) -> End {
+fn end(ran: &Ran, deterministic: bool) -> End {
     match ran {
         Ok(outcome) => End {
             status: outcome.status.code().to_owned(),
@@ -210,18 +246,29 @@ fn end(ran: &Ran) -> End {
                 None => sha256(&outcome.stdout),
             }),
             fuel: Some(outcome.fuel_used),
-            detail: match &outcome.status {
-                Status::Exit(code) => Some(format!("exit code {code}")),
-                Status::Trap(text) => Some(text.clone()),
-                _ => None,
-            },
+            detail: detail(&outcome.status),
+            deterministic,
         },
         Err(error) => unrun(error.to_string()),
     }
 }
 
+fn detail(status: &Status) -> Option<String> {
+    match status {
+        Status::Exit(code) => Some(format!("exit code {code}")),
+        Status::Trap(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
 fn unrun(detail: impl Into<String>) -> End {
-    End { status: "not_run".to_owned(), result: None, fuel: None, detail: Some(detail.into()) }
+    End {
+        status: "not_run".to_owned(),
+        result: None,
+        fuel: None,
+        detail: Some(detail.into()),
+        deterministic: false,
+    }
 }
 
 /// How a run ended: ``status`` is one of ``ok``, ``exit``, ``out_of_fuel``, ``out_of_memory``,
@@ -251,6 +298,11 @@ impl SandboxOutcome {
             Status::Trap(text) => Some(text),
             _ => None,
         }
+    }
+
+    #[getter]
+    fn detail(&self) -> Option<String> {
+        detail(&self.0.status)
     }
 
     #[getter]

@@ -221,6 +221,7 @@ fn config() -> Config {
         .concurrency_support(false)
         .consume_fuel(true)
         .epoch_interruption(true)
+        .cranelift_nan_canonicalization(true)
         .native_unwind_info(false)
         .wasm_backtrace_max_frames(None);
     config

@@ -174,6 +174,9 @@ fn run(
     let end = End::new(bounds.time, interrupt);
     engine.here()?;
     input.check()?;
+    if input.seed.is_some() {
+        bounds.repeatable()?;
+    }
     if !wasmtime::Engine::same(&engine.wasm, module.engine()) {
         return Err(SandboxError::Input("the module was loaded by another engine".into()));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Extern, Linker, bail};
+use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::filesystem::WasiFilesystemView;
 use wasmtime_wasi::p1::types::{Errno, Fd, Filetype, Lookupflags};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
@@ -17,6 +18,7 @@ use crate::files::{Files, Held};
 use crate::limiter::{Limiter, Most};
 use crate::outgoing::Requests;
 use crate::output::{Capture, Stream};
+use crate::replay::{self, Time, Waits};
 use crate::run::Stop;
 use crate::{Bounds, Input, SandboxError, dirs};
 
@@ -37,12 +39,14 @@ const FIRST_DIR: i32 = 3;
 
 /// What one run owns.
 pub(crate) struct State {
-    wasi: WasiP1Ctx,
+    pub(crate) wasi: WasiP1Ctx,
     /// Descriptors of write-only directories, and of all that was opened through them.
     blind: BTreeSet<i32>,
     /// The same for a component.
     held: Held,
     pub(crate) requests: Requests,
+    /// Its own clocks, where the run can be repeated.
+    pub(crate) time: Option<Time>,
     pub(crate) limiter: Limiter,
 }
 
@@ -67,6 +71,7 @@ impl State {
             .stdout(capture.stream(Stream::Out))
             .stderr(capture.stream(Stream::Err))
             .max_random_size(RANDOM_BYTES);
+        let time = input.seed.as_ref().map(|seed| replay::seeded(&mut wasi, seed));
         for dir in &bounds.dirs {
             dirs::preopen(&mut wasi, dir)?;
         }
@@ -80,10 +85,15 @@ impl State {
             held: Held::new(bounds.dirs.iter().map(|dir| dir.read).collect()),
             wasi: wasi.build_p1(),
             requests: Requests::new(input.outgoing.clone()),
+            time,
             limiter: Limiter::new(bounds.memory, most),
         };
         state.wasi.ctx().table.set_max_capacity(room);
         Ok(state)
+    }
+
+    pub(crate) fn waits(&mut self) -> Waits<'_> {
+        Waits { time: self.time.clone(), clocks: self.wasi.clocks() }
     }
 
     pub(crate) fn files(&mut self) -> Files<'_> {
@@ -124,6 +134,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     descriptors(&mut linker)?;
     opening(&mut linker)?;
     names(&mut linker)?;
+    replay::polling(&mut linker)?;
     linker.allow_shadowing(false);
     Ok(linker)
 }
@@ -264,7 +275,7 @@ const MFILE: i32 = Errno::Mfile as i32;
 const PERM: i32 = Errno::Perm as i32;
 
 /// The guest's memory and the run's state, as wasmtime's own functions take them.
-fn parts<'a>(
+pub(crate) fn parts<'a>(
     guest: &'a mut Caller<'_, State>,
 ) -> wasmtime::Result<(GuestMemory<'a>, &'a mut State)> {
     let fuel = guest.as_context_mut().hostcall_fuel();

@@ -58,7 +58,8 @@ impl History {
             let permit = gate.decide(&wire, NOW).permit.unwrap();
             permit.open(NOW).unwrap();
             let (status, result) = ("ok".to_owned(), Some([7; 32]));
-            permit.close(End { status, result, fuel: Some(12_345), detail: None }, NOW).unwrap();
+            let (fuel, detail) = (Some(12_345), None);
+            permit.close(End { status, result, fuel, detail, deterministic: false }, NOW).unwrap();
             let line = gate.read(permit.entry()).unwrap();
             Decision::from_body(Line::parse(&line).unwrap().body).unwrap()
         });
@@ -122,6 +123,7 @@ impl Repeated {
 
 fn outcome(decision: u64) -> Record {
     let (status, result) = ("ok".to_owned(), Some(hex::encode([7; 32])));
-    let outcome = Outcome { decision, status, result, fuel: Some(12_345), detail: None };
+    let (fuel, detail) = (Some(12_345), None);
+    let outcome = Outcome { decision, status, result, fuel, detail, deterministic: false };
     Record::of(&outcome).unwrap()
 }

@@ -233,7 +233,8 @@ fn bodies() -> [Record; 2] {
     let permit = world.gate.decide(&wire, NOW).permit.unwrap();
     permit.open(NOW).unwrap();
     let (status, result) = ("ok".to_owned(), Some([7; 32]));
-    let outcome = permit.close(End { status, result, fuel: Some(12_345), detail: None }, NOW);
+    let (fuel, detail) = (Some(12_345), None);
+    let outcome = permit.close(End { status, result, fuel, detail, deterministic: false }, NOW);
     let body = |index| {
         let line = world.gate.read(index).unwrap();
         Line::parse(&line).unwrap().body.to_vec()

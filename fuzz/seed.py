@@ -186,6 +186,7 @@ def entry_bodies() -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )  # fmt: skip
     yield "outcome", {"decision": 3, "status": "ok", "fuel": 1}
+    yield "outcome", {"decision": 3, "status": "ok", "fuel": 1, "deterministic": True}
     yield (
         "control",
         {

@@ -70,6 +70,7 @@ def test_run_as_json(moat: Cli, desk: Path) -> None:
     assert set(done) == {
         "status", "exit_code", "trap", "stdout", "stderr", "truncated", "fuel_used",
         "memory_peak", "seconds", "entry", "outcome_entry", "resource", "code", "limits",
+        "deterministic",
     }  # fmt: skip
     assert done["status"] == "ok"
     assert done["resource"] == "code://reader"

@@ -60,7 +60,7 @@ def test_the_commands_are_these() -> None:
         "init", "identity new", "identity show", "identity import", "token issue",
         "token attenuate", "token renew", "token inspect", "token verify", "audit verify",
         "audit show", "audit prove", "audit check", "audit checkpoint", "audit export",
-        "audit prune", "audit accept", "backup",
+        "audit prune", "audit accept", "audit rerun", "backup",
         "watch", "bench", "completion", "revoke", "restore", "suspend", "resume", "doctor",
         "agent register", "agent rotate", "agent list", "agent history", "gate rotate",
         "attest sign", "attest verify", "attest add", "run", "demo",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
 from cli_kit import DEAD, ERROR, INVALID, READER, Cli
 from guests import build
-from moat import demo
+from moat import Identity, demo
+from moat.demo import network
+from moat.demo.server import DAY, certificate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moat.demo import Scene, Stage
+    from moat.demo.stage import Scene, Stage
 
 EXPECTED = {
     "identities": "4 keys",
@@ -29,6 +33,9 @@ EXPECTED = {
     "stolen": "denied: wrong_holder",
     "replay": "allowed, then denied: replayed",
     "fuel": "out_of_fuel",
+    "egress": "401, 1 request seen",
+    "secret": "the server saw the key, the code its handle",
+    "elsewhere": "3 of 3 refused, 0 requests seen",
     "revoked": "denied: revoked",
 }
 
@@ -55,6 +62,44 @@ def test_every_scene_goes_as_it_must(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_server_says_reaches_the_code_without_the_key(tmp_path: Path) -> None:
+    told = Cli(tmp_path).json("demo")
+    output = {scene["name"]: scene["output"] for scene in told["scenes"]}
+    assert output["egress"] == ["who are you?"]
+    assert output["secret"] == ["200", "welcome; you showed me `Bearer secret://notes`"]
+    assert len(output["elsewhere"]) == 3
+    assert all(line.endswith("refused: HTTP-request-denied") for line in output["elsewhere"])
+
+
+def test_a_key_that_comes_through_to_the_code_fails_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scene looks at what the code got, not at what should have happened."""
+    shown = network._call
+
+    def leaky(stage: Stage, scene: Scene, *argv: str) -> SimpleNamespace:
+        outcome = shown(stage, scene, *argv)
+        told = outcome.stdout.replace(b"secret://notes", stage.key.encode())
+        return SimpleNamespace(stdout=told, stderr=outcome.stderr, status=outcome.status)
+
+    monkeypatch.setattr(network, "_call", leaky)
+    told = json.loads(Cli(tmp_path)("demo", "--json", code=ERROR).stdout)
+    wrong = {scene["name"]: scene["happened"] for scene in told["scenes"] if not scene["ok"]}
+    assert wrong == {"secret": "the code saw the key"}
+
+
+def test_a_certificate_holds_for_its_host_and_its_days() -> None:
+    """As another library reads it."""
+    key = Identity.generate("server")
+    made = x509.load_der_x509_certificate(certificate(key, "notes.example", 1_800_000_000))
+    made.verify_directly_issued_by(made)
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["notes.example"]
+    assert made.not_valid_before_utc.timestamp() == 1_800_000_000 - DAY
+    assert made.not_valid_after_utc.timestamp() == 1_800_000_000 + DAY
+    assert made.public_key().public_bytes_raw() == bytes(key.id)  # type: ignore[union-attr]
+
+
 def test_the_worker_reads_real_files(tmp_path: Path) -> None:
     desk = tmp_path / "mine"
     desk.mkdir()
@@ -68,7 +113,7 @@ def test_the_worker_reads_real_files(tmp_path: Path) -> None:
 def test_what_is_kept_goes_on_with_the_other_commands(tmp_path: Path) -> None:
     kept = Cli(tmp_path / "kept")
     told = kept("demo", "--state", kept.state).stdout
-    assert "14 of 14" in told
+    assert "17 of 17" in told
     gate = kept.json("identity", "show", "main")["identities"][0]["id"]
     asked = ["audit", "verify", "--log", kept.state / "edited-log", "--key", gate]
     assert kept.error(*asked, code=INVALID)["code"] == "chain_broken"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-_OURS: Final = {"__pycache__", "_demo", "cli"}
+_OURS: Final = {"__pycache__", "_demo", "cli", "demo"}
 """The directories of this package."""
 
 

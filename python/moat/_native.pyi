@@ -1036,6 +1036,9 @@ class SandboxOutcome:
     @property
     def trap(self) -> str | None: ...
     @property
+    def detail(self) -> str | None:
+        """What the outcome entry says beside ``status``: ``exit code 3``, or the trap."""
+    @property
     def stdout(self) -> bytes: ...
     @property
     def stderr(self) -> bytes: ...
@@ -1103,13 +1106,16 @@ class Module:
         env: Mapping[str, str] | None = None,
         network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
         tools: Toolbox | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, append the outcome. The module's digest must
         be the permit's code digest where that names one. Raises ``KeysExposed``, and leaves the
         permit unopened, where a directory of its limits reaches a folder its gate protects, and
         ``MalformedInput`` for a component that is no command. ``network`` is what a component's
         requests go through, and what gives handles and values once the permit is open; without
-        it every request is refused; ``tools`` is what it may call, once."""
+        it every request is refused; ``tools`` is what it may call, once. A ``deterministic`` run
+        has clocks and random bytes of its own; with directories, a network or tools it is
+        ``MalformedInput``."""
     def call(
         self,
         permit: Permit,
@@ -1121,11 +1127,22 @@ class Module:
         env: Mapping[str, str] | None = None,
         network: tuple[Egress, Callable[[], list[tuple[str, str]]]] | None = None,
         tools: Toolbox | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Call an exported function of a component as ``run`` runs a command. ``arguments`` is a
         list or tuple in order, or a dict by the parameters' names. Raises ``MalformedInput``, and
         leaves the permit unopened, where there is no such function or the arguments do not fit
         its types."""
+    def replay(
+        self,
+        limits: Limits,
+        *,
+        stdin: bytes | None = None,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Do once more what a deterministic run did, with no effect and no line in a log; limits
+        with directories are ``MalformedInput``."""
 
 def serve(memory: int, seconds: int) -> None:
     """Take on limits (bytes of address space, seconds of processors), compile standard input and

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Self
 
-    from moat._native import SandboxOutcome, Toolbox
+    from moat._native import Limits, SandboxOutcome, Toolbox
 
 PROGRAM: Final = "main"
 """What every guest sees as its own name: the first of its arguments, by C's custom."""
@@ -159,6 +159,7 @@ class Sandbox:
         egress: Egress | None = None,
         secrets: Values | None = None,
         tools: Toolbox | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Open the permit, run under its limits, log the outcome and return it.
 
@@ -175,11 +176,23 @@ class Sandbox:
         handles that the token names, once, before the guest starts; the guest sends the handle.
         ``tools`` (``session.toolbox``) are what a component may call by
         ``hyperlight:sandbox/tools``, each call a message through the gate; left out, none.
+
+        A ``deterministic`` run has clocks that begin at 2000-01-01 and move when they are looked
+        at, waits that are over at once, and random bytes that follow from the module. It sends
+        nothing, and where it is given tools or its token names directories it is
+        ``MalformedInput``. The same module, input and limits give the same output and fuel,
+        unless the time is over first; the outcome entry says ``deterministic``, and ``moat audit
+        rerun`` repeats it.
         """
-        network = self._network(permit, egress, secrets)
-        argv = [PROGRAM, *args]
+        network = None if deterministic else self._network(permit, egress, secrets)
         return self._module.run(
-            permit, stdin=stdin, args=argv, env=env, network=network, tools=tools
+            permit,
+            stdin=stdin,
+            args=[PROGRAM, *args],
+            env=env,
+            network=network,
+            tools=tools,
+            deterministic=deterministic,
         )
 
     def call(
@@ -193,6 +206,7 @@ class Sandbox:
         egress: Egress | None = None,
         secrets: Values | None = None,
         tools: Toolbox | None = None,
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Open the permit, call one function of a component, log the outcome and return it.
 
@@ -211,7 +225,7 @@ class Sandbox:
             args = dict(args)
         elif not isinstance(args, str | bytes):
             args = list(args)
-        network = self._network(permit, egress, secrets)
+        network = None if deterministic else self._network(permit, egress, secrets)
         return self._module.call(
             permit,
             name,
@@ -221,7 +235,24 @@ class Sandbox:
             env=env,
             network=network,
             tools=tools,
+            deterministic=deterministic,
         )
+
+    def replay(
+        self,
+        limits: Limits,
+        *,
+        stdin: bytes = b"",
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> SandboxOutcome:
+        """Do once more what a deterministic ``run`` under these limits did.
+
+        It needs no permit and leaves no line, since it has no effect: no files, no network, no
+        clock, and no more than its limits allow. For comparing it with what a log says. Raises
+        ``MalformedInput`` where the limits name directories.
+        """
+        return self._module.replay(limits, stdin=stdin, args=[PROGRAM, *args], env=env)
 
     def _network(
         self, permit: Permit, egress: Egress | None, secrets: Values | None

@@ -265,14 +265,17 @@ class Session:
         argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         tools: Iterable[Tool[..., Any]] = (),
+        deterministic: bool = False,
     ) -> SandboxOutcome:
         """Ask the gate for ``run`` on a resource with this very module, then run it.
 
         All that the code is given is signed and logged by digest: the module as ``code``, its
-        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments. A component may
-        call ``tools`` by name (``toolbox``).
+        input as the payload (so below 1 MiB), ``argv`` and ``env`` as arguments. A
+        ``deterministic`` run (``Sandbox.run``) can therefore be repeated from the log alone. A
+        component may call ``tools`` by name (``toolbox``).
         """
-        box = self.toolbox(tools)
+        tools = list(tools)
+        box = self.toolbox(tools) if tools else None
         args: dict[str, Any] = {"argv": list(argv)}
         if env:
             args["env"] = dict(env)
@@ -285,6 +288,7 @@ class Session:
             env=seen.get("env"),
             secrets=self._secrets,
             tools=box,
+            deterministic=deterministic,
         )
 
     def toolbox(

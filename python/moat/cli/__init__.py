@@ -26,6 +26,7 @@ from moat.cli import (
     imports,
     prune,
     renewal,
+    rerun,
     revocation,
     run,
     secrets,
@@ -96,6 +97,7 @@ tokens.token.add_command(renewal.renew)
 audit.audit.add_command(export.export)
 audit.audit.add_command(prune.prune)
 audit.audit.add_command(prune.accept)
+audit.audit.add_command(rerun.rerun)
 
 
 def main() -> None:

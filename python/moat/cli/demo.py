@@ -22,9 +22,10 @@ from moat.cli.app import dumps
 )  # fmt: skip
 @click.option("--find", "word", default="token", show_default=True, help="What it looks for.")
 def demo(*, as_json: bool, state: str | None, folder: str | None, word: str) -> None:
-    """Show all of it on real files: delegation, work, ten attempts to cheat, and the proof.
+    """Show all of it on real files: delegation, work, eleven attempts to cheat, and the proof.
 
-    Takes seconds and no network. Exit code 1 means that something did not go as it must.
+    Takes seconds, and no network but loopback. Exit code 1 means that something did not go as it
+    must.
     """
     from moat import demo as play  # noqa: PLC0415 (only this command needs it)
 

@@ -52,6 +52,7 @@ class Given(Flags):
     stdin: str | None
     issuers: Path | None
     language: Language | None
+    deterministic: bool
 
 
 @click.command()
@@ -83,6 +84,11 @@ class Given(Flags):
 @click.option(
     "--ca", "issuers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trust the certificates in this file (PEM or DER) too, for hosts of your own.",
+)  # fmt: skip
+@click.option(
+    "--deterministic", is_flag=True,
+    help="With a clock and random bytes of its own, no files and no requests; `audit rerun` "
+    "repeats it.",
 )  # fmt: skip
 @narrowing
 @common(gate=True)
@@ -133,17 +139,17 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
             env=env,
             egress=_egress(given),
             secrets=moat.secrets.acting_for(agent.id),
+            deterministic=given["deterministic"],
         )
     written = outcome.stdout, outcome.stderr
-    _tell(app, permit, Ended(outcome.status, outcome.exit_code, *written, outcome))
+    ended = Ended(outcome.status, outcome.exit_code, *written, outcome)
+    _tell(app, permit, ended, deterministic=given["deterministic"])
 
 
 def _interpret(app: App, file: Path, held: Token, who: Identity, given: Given) -> None:
     """Run a text; it takes no arguments, variables or input."""
-    if given["argv"] or given["env"] or given["stdin"]:
-        message = (
-            "`--arg`, `--env` and `--stdin` are for modules; write into the code what it needs"
-        )
+    if given["argv"] or given["env"] or given["stdin"] or given["deterministic"]:
+        message = "`--arg`, `--env`, `--stdin` and `--deterministic` are for modules"
         raise click.UsageError(message)
     check_depth(held, "code in a language")
     limits = narrowed(held, given)
@@ -194,9 +200,9 @@ class Ended:
     sandbox: SandboxOutcome
 
 
-def _tell(app: App, permit: Permit, ended: Ended) -> None:
+def _tell(app: App, permit: Permit, ended: Ended, *, deterministic: bool = False) -> None:
     if app.json:
-        click.echo(dumps(_document(permit, ended)))
+        click.echo(dumps(_document(permit, ended) | {"deterministic": deterministic}))
     else:
         _pass(ended.stdout, sys.stdout)
         _pass(ended.stderr, sys.stderr)

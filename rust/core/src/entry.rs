@@ -145,6 +145,9 @@ entries! {
         /// A sentence: an exception's type, a trap.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
+        /// It can be run again, and ends the same way.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        deterministic: bool,
     }
 
     /// A request over the network that was made under an open permit.

@@ -200,6 +200,7 @@ impl Permit {
             result: outcome.result.map(hex::encode),
             fuel: outcome.fuel,
             detail: outcome.detail.map(brief),
+            deterministic: outcome.deterministic,
         };
         self.gate.append(now, Record::of(&outcome).map_err(LogError::Entry)?)
     }
@@ -255,4 +256,6 @@ pub struct End {
     pub fuel: Option<u64>,
     /// A sentence.
     pub detail: Option<String>,
+    /// It was a deterministic run.
+    pub deterministic: bool,
 }

@@ -117,7 +117,7 @@ fn revocation() -> Vec<u8> {
 }
 
 fn end() -> End {
-    End { status: "ok".to_owned(), result: None, fuel: None, detail: None }
+    End { status: "ok".to_owned(), result: None, fuel: None, detail: None, deterministic: false }
 }
 
 #[test]

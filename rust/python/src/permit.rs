@@ -124,7 +124,7 @@ impl Permit {
         let name = || kind.getattr("__name__").and_then(|name| name.extract::<String>());
         let detail = (!kind.is_none()).then(|| name().unwrap_or_else(|_| "unnamed".to_owned()));
         let status = if detail.is_none() { "ok" } else { "raised" }.to_owned();
-        self.close(py, End { status, result, fuel: None, detail })
+        self.close(py, End { status, result, fuel: None, detail, deterministic: false })
     }
 
     fn record(&self, py: Python<'_>, result: &[u8]) -> Result<()> {

@@ -23,6 +23,9 @@ use crate::permit::Permit;
 use crate::toolbox::{Serving, Toolbox};
 use crate::value;
 
+/// Before the digest of a module, in the seed of its deterministic runs.
+const SEED: &[u8] = b"moat-deterministic-v1\n";
+
 /// The engine of this process; a fork gets its own. Python holds its lock for as long as this one
 /// is taken, so a fork of Python's never finds it taken.
 fn engine(_held: Python<'_>) -> std::result::Result<Engine, SandboxError> {
@@ -148,7 +151,9 @@ impl Module {
         PyBytes::new(py, &self.module.sha256())
     }
 
-    #[pyo3(signature = (permit, *, stdin=None, args=None, env=None, network=None, tools=None))]
+    #[pyo3(signature = (
+        permit, *, stdin=None, args=None, env=None, network=None, tools=None, deterministic=false
+    ))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn run(
         &self,
@@ -159,8 +164,9 @@ impl Module {
         env: Option<&Bound<'_, PyAny>>,
         network: Option<Network<'_>>,
         tools: Option<Py<Toolbox>>,
+        deterministic: bool,
     ) -> Result<SandboxOutcome> {
-        let input = input(stdin, args, env)?;
+        let input = Input { seed: self.seed(deterministic), ..input(stdin, args, env)? };
         self.module.command().map_err(|error| raise(py, &error))?;
         self.spend(py, permit, (input, network, tools), |bounds, input, stop| {
             self.engine.run(&self.module, bounds, input, Some(stop))
@@ -168,7 +174,8 @@ impl Module {
     }
 
     #[pyo3(signature = (
-        permit, name, arguments, *, stdin=None, args=None, env=None, network=None, tools=None
+        permit, name, arguments, *, stdin=None, args=None, env=None, network=None, tools=None,
+        deterministic=false
     ))]
     #[allow(clippy::too_many_arguments, reason = "what Python passes by name")]
     fn call(
@@ -182,13 +189,33 @@ impl Module {
         env: Option<&Bound<'_, PyAny>>,
         network: Option<Network<'_>>,
         tools: Option<Py<Toolbox>>,
+        deterministic: bool,
     ) -> Result<SandboxOutcome> {
-        let input = input(stdin, args, env)?;
+        let input = Input { seed: self.seed(deterministic), ..input(stdin, args, env)? };
         let arguments = value::read(arguments)?;
         let call = self.module.call(name, &arguments).map_err(|error| raise(py, &error))?;
         self.spend(py, permit, (input, network, tools), |bounds, input, stop| {
             self.engine.call(&call, bounds, input, Some(stop))
         })
+    }
+
+    /// Does once more what a deterministic run did. INVARIANT: no effect without a line in the log;
+    /// this has none but its cost, which these limits bound, and no permit is needed for it.
+    #[pyo3(signature = (limits, *, stdin=None, args=None, env=None))]
+    fn replay(
+        &self,
+        py: Python<'_>,
+        limits: &Limits,
+        stdin: Option<&[u8]>,
+        args: Option<Vec<String>>,
+        env: Option<&Bound<'_, PyAny>>,
+    ) -> Result<SandboxOutcome> {
+        let input = Input { seed: self.seed(true), ..input(stdin, args, env)? };
+        let ran = py.detach(|| {
+            let bounds = Bounds::from_limits(&limits.0)?;
+            self.engine.run(&self.module, &bounds, &input, None)
+        });
+        ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
 
     #[getter]
@@ -203,6 +230,11 @@ impl Module {
 }
 
 impl Module {
+    /// What a deterministic run of this module draws its random bytes from.
+    fn seed(&self, deterministic: bool) -> Option<[u8; 32]> {
+        deterministic.then(|| sha256(&[SEED, &self.module.sha256()[..]].concat()))
+    }
+
     /// Opens the permit, does this under its limits and logs how it ended.
     fn spend(
         &self,
@@ -217,9 +249,14 @@ impl Module {
         folders.extend(self.cache.iter().flat_map(|kept| [kept.path(), kept.file.clone()]));
         let bounds = py.detach(|| apart(permit.bounds(), &folders));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
+        let deterministic = input.seed.is_some();
+        if deterministic {
+            bounds.repeatable().map_err(|error| raise(py, &error))?;
+        }
         let message = permit.verified().message().id();
         let serving = tools.map(|tools| tools.get().serve(py, message)).transpose()?;
         input.host = serving.as_ref().map(Serving::host);
+        input.check().map_err(|error| raise(py, &error))?;
         // Opened first: a second try with the same permit ends here, and takes no watch away.
         permit.open(py)?;
         if let Some(network) = network {
@@ -235,7 +272,7 @@ impl Module {
         let watch = permit.watch(move || withdrawn.interrupt());
         let ran = py.detach(|| work(&bounds, &input, &interrupt));
         drop((watch, serving));
-        permit.close(py, end(&ran))?;
+        permit.close(py, end(&ran, deterministic))?;
         ran.map(SandboxOutcome).map_err(|error| raise(py, &error))
     }
 }
@@ -269,7 +306,7 @@ fn input(
 }
 
 /// What the log says of a run: of a call the digest of its result, else that of what was written.
-fn end(ran: &Ran) -> End {
+fn end(ran: &Ran, deterministic: bool) -> End {
     match ran {
         Ok(outcome) => End {
             status: outcome.status.code().to_owned(),
@@ -278,18 +315,29 @@ fn end(ran: &Ran) -> End {
                 None => sha256(&outcome.stdout),
             }),
             fuel: Some(outcome.fuel_used),
-            detail: match &outcome.status {
-                Status::Exit(code) => Some(format!("exit code {code}")),
-                Status::Trap(text) => Some(text.clone()),
-                _ => None,
-            },
+            detail: detail(&outcome.status),
+            deterministic,
         },
         Err(error) => unrun(error.to_string()),
     }
 }
 
+fn detail(status: &Status) -> Option<String> {
+    match status {
+        Status::Exit(code) => Some(format!("exit code {code}")),
+        Status::Trap(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
 fn unrun(detail: impl Into<String>) -> End {
-    End { status: "not_run".to_owned(), result: None, fuel: None, detail: Some(detail.into()) }
+    End {
+        status: "not_run".to_owned(),
+        result: None,
+        fuel: None,
+        detail: Some(detail.into()),
+        deterministic: false,
+    }
 }
 
 /// How a run ended: ``status`` is one of ``ok``, ``exit``, ``out_of_fuel``, ``out_of_memory``,
@@ -319,6 +367,11 @@ impl SandboxOutcome {
             Status::Trap(text) => Some(text),
             _ => None,
         }
+    }
+
+    #[getter]
+    fn detail(&self) -> Option<String> {
+        detail(&self.0.status)
     }
 
     #[getter]

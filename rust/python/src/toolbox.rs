@@ -211,7 +211,7 @@ impl Raised {
 }
 
 fn end(status: &str, result: Option<[u8; 32]>, detail: Option<String>) -> End {
-    End { status: status.to_owned(), result, fuel: None, detail }
+    End { status: status.to_owned(), result, fuel: None, detail, deterministic: false }
 }
 
 /// A guest's word, short enough for a sentence.

@@ -302,6 +302,7 @@ pub(crate) fn config() -> Config {
         .epoch_interruption(true)
         // Its threads would not be there after a fork, and who compiles then would wait for them.
         .parallel_compilation(false)
+        .cranelift_nan_canonicalization(true)
         .native_unwind_info(false)
         .wasm_backtrace_max_frames(None);
     config

@@ -4,6 +4,7 @@
 //! Nothing is inherited: no environment, no arguments, no files, no network, no standard
 //! streams. What a guest gets is written out in [`Bounds`] and [`Input`]; zero and empty mean
 //! nothing. Clocks may be read and random bytes (seeded by the operating system) drawn freely.
+//! With [`Input::seed`] neither is real, and the same code does the same with the same input.
 //!
 //! How each limit holds, for both kinds:
 //! - **fuel** counts executed WebAssembly operators;
@@ -58,6 +59,7 @@ mod output;
 mod p2;
 mod place;
 mod pool;
+mod replay;
 mod run;
 mod shape;
 mod value;

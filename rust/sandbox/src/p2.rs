@@ -18,6 +18,7 @@ use wasmtime_wasi_http::p2::bindings::http as web;
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use crate::files::FileSystem;
+use crate::replay::Waiting;
 use crate::wasi::State;
 use crate::{early, host};
 
@@ -32,7 +33,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     io::poll::add_to_linker::<State, Table>(l, |state| state.ctx().table)?;
     io::streams::add_to_linker::<State, Table>(l, |state| state.ctx().table)?;
     clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
-    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<State, Waiting>(l, State::waits)?;
     random::random::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
     random::insecure::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;

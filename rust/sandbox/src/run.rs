@@ -175,6 +175,9 @@ fn run(
     let end = End::new(bounds.time, interrupt);
     engine.here()?;
     input.check()?;
+    if input.seed.is_some() {
+        bounds.repeatable()?;
+    }
     let (place, clock) = (engine.place(module)?, engine.clock()?);
     // Freed after the store, which has what they count.
     let slots = slots(place, module.slots, &end, clock);

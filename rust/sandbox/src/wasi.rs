@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmtime::component::Resource;
 use wasmtime::{AsContextMut, Caller, Extern, Linker, bail};
+use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p1::types::{Errno, Fd, Filetype, Lookupflags};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as p1, WasiSnapshotPreview1};
@@ -20,6 +21,7 @@ use crate::files::{Files, Held};
 use crate::limiter::{Limiter, Most};
 use crate::outgoing::Requests;
 use crate::output::{Capture, Stream};
+use crate::replay::{self, Time, Waits};
 use crate::run::Stop;
 use crate::{Bounds, Host, Input, SandboxError, dirs, writing};
 
@@ -48,6 +50,8 @@ pub(crate) struct State {
     /// What the guest let go of too early.
     pub(crate) early: Vec<Early>,
     pub(crate) host: Option<Arc<dyn Host>>,
+    /// Its own clocks, where the run can be repeated.
+    pub(crate) time: Option<Time>,
     pub(crate) limiter: Limiter,
 }
 
@@ -72,6 +76,7 @@ impl State {
             .stdout(capture.stream(Stream::Out))
             .stderr(capture.stream(Stream::Err))
             .max_random_size(RANDOM_BYTES);
+        let time = input.seed.as_ref().map(|seed| replay::seeded(&mut wasi, seed));
         for dir in &bounds.dirs {
             dirs::preopen(&mut wasi, dir)?;
         }
@@ -86,6 +91,7 @@ impl State {
             requests: Requests::new(input.outgoing.clone()),
             early: Vec::new(),
             host: input.host.clone(),
+            time,
             limiter: Limiter::new(bounds.memory, most),
         };
         state.wasi.ctx().table.set_max_capacity(room);
@@ -152,6 +158,10 @@ impl State {
         self.descriptor(fd).is_some_and(|fd| self.held.sighted(&fd).is_err())
     }
 
+    pub(crate) fn waits(&mut self) -> Waits<'_> {
+        Waits { time: self.time.clone(), clocks: self.wasi.clocks() }
+    }
+
     pub(crate) fn files(&mut self) -> Files<'_> {
         Files { all: self.wasi.filesystem(), held: &mut self.held }
     }
@@ -191,6 +201,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     opening(&mut linker)?;
     names(&mut linker)?;
     writing::functions(&mut linker)?;
+    replay::polling(&mut linker)?;
     linker.allow_shadowing(false);
     Ok(linker)
 }

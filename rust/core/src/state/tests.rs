@@ -125,16 +125,14 @@ fn record(step: (u8, u8, u64), now: u64, index: u64) -> Record {
         }
         8 => Record::of(&Unused { decisions: vec![index.saturating_sub(3)] }),
         9 => Ok(Record::new("restored", b"{}".to_vec())),
-        _ => {
-            let outcome = Outcome {
-                decision: index.saturating_sub(1),
-                status: "ok".to_owned(),
-                result: None,
-                fuel: Some(number),
-                detail: None,
-            };
-            Record::of(&outcome)
-        }
+        _ => Record::of(&Outcome {
+            decision: index.saturating_sub(1),
+            status: "ok".to_owned(),
+            result: None,
+            fuel: Some(number),
+            detail: None,
+            deterministic: false,
+        }),
     };
     made.unwrap()
 }
@@ -379,7 +377,9 @@ fn an_effect_is_open_until_its_one_outcome() {
     assert_eq!(state.pending().collect::<Vec<_>>(), [4]);
     let ended = |decision| {
         let (status, result) = ("ok".to_owned(), None);
-        Outcome { decision, status, result, fuel: None, detail: None }.to_body().unwrap()
+        Outcome { decision, status, result, fuel: None, detail: None, deterministic: false }
+            .to_body()
+            .unwrap()
     };
     assert!(state.clone().apply(6, NOW, Outcome::KIND, &ended(5)).is_err());
     state.apply(6, NOW, Outcome::KIND, &ended(4)).unwrap();

@@ -275,7 +275,7 @@ def statements() -> Iterator[tuple[str, dict[str, Any]]]:
     failed = passed | {"verificationResult": "FAILED"}
     yield "failed", said(f"{slsa}/verification_summary/v1", failed)
     yield "unknown", said("https://slsa.dev/provenance/v2", built)
-    many = subject + [{"digest": {"sha512": "00" * 64}}, {"digest": {"sha256": "cd" * 32}}]
+    many = [*subject, {"digest": {"sha512": "00" * 64}}, {"digest": {"sha256": "cd" * 32}}]
     yield "many", said(manifest, {"kind": "code", "issued": NOW}, subject=many)
     yield "undated", said(manifest, {"kind": "code"})
 

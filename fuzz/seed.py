@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,12 +57,14 @@ def main(arguments: list[str]) -> int:
 def corpus() -> dict[str, dict[str, bytes]]:
     """Names and contents of the files of each target."""
     made = {
+        "attest": binaries(attestations()),
         "checkpoint": texts(notes()),
         "control": binaries(signed("control", control_draft)),
         "line": texts(lines()),
         "message": binaries(messages()),
         "pattern": texts(patterns()),
         "token": binaries(signed("token", token_draft)),
+        "url": texts(urls()),
     }
     for target, files in made.items():
         if len(files) > MOST:
@@ -224,6 +227,102 @@ def patterns() -> Iterator[tuple[str, str]]:
         fitting = [text for text in texts_ if len(text) <= LARGE]
         for number, start in enumerate(range(0, len(fitting), size)):
             yield f"{name} {number}", "\n".join(fitting[start : start + size])
+
+
+def attestations() -> Iterator[tuple[str, bytes]]:
+    """Statements, which the target signs itself, and envelopes with a signature of the gate's."""
+    for name, said in statements():
+        payload = compact(said).encode()
+        yield f"statement {name}", payload
+        yield f"envelope {name}", envelope(payload)
+    payload = compact(dict(statements())["code"]).encode()
+    yield "envelope of another type", envelope(payload, kind="text/plain")
+    yield "envelope without a signature", envelope(payload, signatures=[])
+    yield "envelope with a short signature", envelope(payload, signatures=[{"sig": "AA=="}])
+    yield "envelope with two payloads", envelope(payload).replace(b"{", b'{"payload":"e30=",', 1)
+    yield "envelope in url characters", envelope(payload, spell=base64.urlsafe_b64encode)
+    yield "statement with a name twice", payload.replace(b"{", b'{"subject":[],', 1)
+    yield "tool description", b'{"name":"search","inputSchema":{"type":"object","n":1.0}}'
+
+
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    """One of each predicate and kind, and what is refused for one reason each (spec/attest.md)."""
+    subject = [{"name": "x", "digest": {"sha256": "ab" * 32}}]
+
+    def said(uri: str, predicate: Any, **changes: Any) -> dict[str, Any]:
+        whole = {"_type": "https://in-toto.io/Statement/v1", "predicateType": uri}
+        return whole | {"subject": subject, "predicate": predicate} | changes
+
+    manifest, slsa = "urn:moat:manifest:v1", "https://slsa.dev"
+    for kind in ("code", "tool"):
+        yield kind, said(manifest, {"kind": kind, "issued": NOW})
+    files = {"a.md": "cd" * 32, "sub/b.py": "ef" * 32}
+    listed = [{"digest": {"sha256": hashlib.sha256(compact(files).encode()).hexdigest()}}]
+    yield "skill", said(manifest, {"kind": "skill", "issued": NOW, "files": files}, subject=listed)
+    built = {
+        "buildDefinition": {"buildType": "https://build.example", "externalParameters": {}},
+        "runDetails": {
+            "builder": {"id": "https://builder.example"},
+            "metadata": {"finishedOn": "2025-06-15T15:06:40.5Z"},
+        },
+    }
+    yield "provenance", said(f"{slsa}/provenance/v1", built)
+    passed = {
+        "verifier": {"id": "https://verifier.example"}, "timeVerified": "2025-06-15T15:06:40Z",
+        "resourceUri": "pkg:x", "policy": {"uri": "https://policy.example"},
+        "verificationResult": "PASSED", "verifiedLevels": ["SLSA_BUILD_LEVEL_3"],
+    }  # fmt: skip
+    yield "summary", said(f"{slsa}/verification_summary/v1", passed)
+    failed = passed | {"verificationResult": "FAILED"}
+    yield "failed", said(f"{slsa}/verification_summary/v1", failed)
+    yield "unknown", said("https://slsa.dev/provenance/v2", built)
+    many = [*subject, {"digest": {"sha512": "00" * 64}}, {"digest": {"sha256": "cd" * 32}}]
+    yield "many", said(manifest, {"kind": "code", "issued": NOW}, subject=many)
+    yield "undated", said(manifest, {"kind": "code"})
+
+
+def envelope(
+    payload: bytes,
+    kind: str = "application/vnd.in-toto+json",
+    signatures: list[dict[str, str]] | None = None,
+    spell: Callable[[bytes], bytes] = base64.standard_b64encode,
+) -> bytes:
+    """A DSSE envelope, signed by the gate of the vectors."""
+    control = read("control")
+    seed = bytes.fromhex(control["keys"][control["gate"]]["seed"])
+    signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
+    signature = Ed25519PrivateKey.from_private_bytes(seed).sign(signed)
+    if signatures is None:
+        signatures = [{"keyid": "", "sig": spell(signature).decode()}]
+    made = {"payload": spell(payload).decode(), "payloadType": kind, "signatures": signatures}
+    return compact(made).encode()
+
+
+def urls() -> Iterator[tuple[str, str]]:
+    """Those of the vectors that name a host, and what parsers read differently."""
+    cases = read("pattern")
+    found = sorted(
+        {
+            case[key].replace("**", "a").replace("*", "b")
+            for case in cases
+            for key in ("text", "resource", "child")
+            if case.get(key, "").startswith("http")
+        }
+    )
+    for number, start in enumerate(range(0, len(found), 4)):
+        yield f"vectors {number}", "\n".join(found[start : start + 4])
+    for number, url in enumerate(URLS):
+        yield f"url {number}", url
+
+
+URLS: Final = (
+    "https://a.example/", "https://a.example?q=1", "https://a.example:8443/a/b?c=d&e#f",
+    "http://127.0.0.1:8080/a", "http://[::1]/", "https://[2001:db8::1]:1/a//b",
+    "http://allowed\\@evil.example/", "http://a@b.example/", "http://evil.example\t/",
+    "http://2130706433/", "http://0x7f.1/", "http://[::ffff:127.0.0.1]/", "http://a.example./",
+    "HTTP://a.example/", "http://a.example:80/", "http://xn--e1afmkfd.example/%D0%B0",
+    "http://\u0435vil.example/", "http://a.example/%2e%2e/b", "http://a.example/a/../b;c",
+)  # fmt: skip
 
 
 if __name__ == "__main__":

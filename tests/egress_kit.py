@@ -1,4 +1,7 @@
-"""A real HTTPS server on loopback, with a certificate of an authority of the tests' own."""
+"""A real HTTPS server on loopback, with a certificate of an authority of the tests' own.
+
+Its fixtures are those of ``threats/conftest.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cast import LIMITS, NOW, PLANNER, WORKER, issue
+from moat import Host, Pep, Permit, Session
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+LOOPBACK = ["127.0.0.0/8"]
 BEGIN, END = dt.datetime(2001, 1, 1, tzinfo=dt.UTC), dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 
 
@@ -100,3 +108,40 @@ def answer(handler: Any, body: bytes, status: int = 200, **headers: str) -> None
     handler.send_header("content-length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def echo(handler: Any) -> None:
+    """Say what was asked; a redirect leads to where the query says."""
+    if handler.path.startswith("/to?"):
+        return answer(handler, b"", 302, location=handler.path.removeprefix("/to?"))
+    said = handler.headers.get("authorization", "nothing")
+    return answer(handler, f"{handler.path} {said} {handler.body!r}".encode(), x_echo=said)
+
+
+def leave(pep: Pep, *hosts: Host, narrow: list[Host] | None = None, **limits: Any) -> Permit:
+    """A permit whose token names these hosts, in its first link or in both."""
+    limits = {"fuel": 100_000_000} | limits
+    token = issue(limits=LIMITS.replace(hosts=hosts, **limits))
+    lower = token.limits if narrow is None else token.limits.replace(hosts=narrow)
+    token = token.attenuate(PLANNER, holder=WORKER.id, limits=lower, now=NOW)
+    return Session(pep, WORKER, token).request("call", "tool://search/web")
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Who signs certificates that the tests trust."""
+    return Authority()
+
+
+@pytest.fixture
+def server(tmp_path: Path, authority: Authority) -> Iterator[Server]:
+    """One that echoes, and is `api.test` and `other.test`."""
+    made = Server(authority.serves(tmp_path, "api.test", "other.test"), echo)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def base(server: Server) -> str:
+    """Where it is as `api.test`."""
+    return f"https://api.test:{server.port}"

@@ -123,6 +123,29 @@ def test_compiled_code_and_its_secret_are_not_taken(moat: Cli, file: Path, tmp_p
     assert not (other.state / "keys" / "code.key").exists()
 
 
+def test_secrets_are_left_out_and_how_to_bring_them_back_is_said(moat: Cli, file: Path) -> None:
+    pytest.importorskip("pyrage")
+    value = "canary-in-no-backup"
+    bound = ("secret://github", "--agent", "worker", "--host", "https://a.example")
+    moat("secret", "set", *bound, input=value)
+    told = moat("backup", file).stdout
+    assert "left out" in told
+    assert "no value of a secret is in it" in told
+    assert moat.json("backup", f"{file}2")["left_out"] == ["secrets"]
+    whole = file.read_bytes()
+    assert b"handles.json" not in whole
+    assert (moat.state / "secrets" / "age.key").read_bytes() not in whole
+    done = moat.json("restore", "--from", file, "--replace")
+    assert done["secrets"] == f"{done['before']}/secrets"
+    assert not (moat.state / "secrets").exists()
+    shutil.copytree(done["secrets"], moat.state / "secrets")
+    assert moat.json("secret", "list", "--check")["secrets"][0]["there"]
+    said = Cli(moat.state.parent / "other")("restore", "--from", file).stdout
+    assert "moat secret set" in said
+    said = moat("restore", "--from", file, "--replace").stdout
+    assert "cp -a" in said
+
+
 def test_a_backup_becomes_a_new_folder(moat: Cli, file: Path, tmp_path: Path) -> None:
     moat("backup", file)
     dids = [moat.did(name) for name in ("root", "worker", "main")]

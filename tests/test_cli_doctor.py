@@ -19,6 +19,7 @@ from moat import AuditLog, Identity, Moat, _doctor, _machine
 from moat.audit import anchor_path
 from moat.keystore import KeyStore
 from moat.runtime import code_cache
+from secret_kit import canary
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -88,6 +89,77 @@ def test_it_shows_no_key(moat: Cli) -> None:
     said = moat("doctor").output + moat("doctor", "--json").output
     for pem in moat.state.rglob("*.pem"):
         assert pem.read_text().splitlines()[1] not in said
+
+
+# --- secrets ---
+
+
+BOUND = ("secret", "set", "secret://github", "--agent", "planner", "--host", "https://a.example")
+
+
+def test_a_folder_without_secrets(moat: Cli) -> None:
+    assert "no secrets" in found(moat, "secrets", "ok")
+
+
+def test_secrets_that_are_in_order(moat: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("pyrage")
+    moat(*BOUND, "--identity", tmp_path / "elsewhere.key", input=(value := canary()))
+    assert "handles: 1" in found(moat, "secrets", "ok")
+    checks = {one["check"] for one in moat.json("doctor")["checks"]}
+    assert "secret_keys" not in checks
+    assert value not in moat("doctor").output
+
+
+def test_an_identity_beside_the_values_that_it_opens(moat: Cli) -> None:
+    pytest.importorskip("pyrage")
+    moat(*BOUND, input="value")
+    assert "age.key" in found(moat, "secret_keys", "warn")
+
+
+@pytest.mark.parametrize("name", ["handles.json", "values.age", "age.key", "."])
+def test_secrets_that_others_can_read(moat: Cli, name: str) -> None:
+    pytest.importorskip("pyrage")
+    moat(*BOUND, input="value")
+    place = moat.state / "secrets" / name
+    place.chmod(0o755 if place.is_dir() else 0o644)
+    assert "others" in found(moat, "secrets", "fail")
+
+
+@pytest.mark.parametrize("name", ["values.age", "age.key"])
+def test_values_that_do_not_open(moat: Cli, name: str) -> None:
+    pytest.importorskip("pyrage")
+    moat(*BOUND, input="value")
+    (place := moat.state / "secrets" / name).write_bytes(b"")
+    assert str(place) in found(moat, "secrets", "fail")
+    place.unlink()
+    found(moat, "secrets", "fail")
+
+
+def test_handles_that_nobody_wrote(moat: Cli) -> None:
+    pytest.importorskip("pyrage")
+    moat(*BOUND, input="value")
+    (moat.state / "secrets" / "handles.json").write_text("{}")
+    assert "as Moat writes it" in found(moat, "secrets", "fail")
+
+
+def test_a_vault_whose_token_cannot_be_read(moat: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("hvac")
+    (token := tmp_path / "token").write_text("s.token")
+    token.chmod(0o600)
+    folder = moat.state / "secrets"
+    folder.mkdir(mode=0o700)
+    entry = {
+        "agents": [moat.did("planner")], "backend": "vault", "hosts": [], "name": "github",
+    }  # fmt: skip
+    made = {"kind": "vault", "url": "https://vault.example", "token_file": str(token), "ca": "",
+            "mount": "secret", "path": "moat"}  # fmt: skip
+    read = {"backends": {"vault": made}, "handles": {"secret://github": entry}, "version": 1}
+    (folder / "handles.json").touch(mode=0o600)
+    text = json.dumps(read, separators=(",", ":"), sort_keys=True)
+    (folder / "handles.json").write_text(text + "\n")
+    found(moat, "secrets", "ok")
+    token.chmod(0o644)
+    assert str(token) in found(moat, "secrets", "fail")
 
 
 # --- the folder ---

@@ -19,6 +19,8 @@ from moat import (
     Grant,
     MalformedInput,
     Message,
+    Pep,
+    Policy,
     Requirement,
     Sandbox,
     Session,
@@ -279,10 +281,14 @@ async def poisoned(q: str) -> str:
     return q
 
 
-def test_a_tool_runs_as_it_was_described_where_that_is_required(pep, audit):
+@pytest.mark.parametrize("by", ["the token", "the policy"])
+def test_a_tool_runs_as_it_was_described_where_that_is_required(audit, by):
     required = Requirement("tool", [WORKER.id], max_age=HOUR)
     allow = [Grant(f"{scheme}://search/*", {"call"}) for scheme in ("tool", "mcp")]
-    session = Session(pep, PLANNER, issue(allow=allow, attestations=[required]))
+    policy = Policy.requiring([required] if by == "the policy" else [])
+    pep = Pep(policy=policy, roots=[ROOT.id], audit=audit)
+    token = issue(allow=allow, attestations=[required] if by == "the token" else [])
+    session = Session(pep, PLANNER, token)
     for described in (find, search):
         with pytest.raises(Denied) as denied:
             session.call(described, "moat")

@@ -80,6 +80,15 @@ impl World {
         [self.root.id()]
     }
 
+    /// Every key that there is, each once.
+    pub fn ids(&self) -> Vec<AgentId> {
+        let mut ids: Vec<_> =
+            self.keys.iter().chain([&self.gate, &self.log]).map(Identity::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Whose key this is, if it is one of ours.
     fn holding(&self, id: AgentId) -> Option<&Identity> {
         self.keys.iter().find(|key| key.id() == id)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from moat import AuditLog, Checkpoint, _files, _machine, _succession
+from moat import AuditLog, Checkpoint, _files, _handles, _machine, _succession
 from moat._machine import Finding, guarded
 from moat.audit import anchor_path
 from moat.errors import MoatError
@@ -77,6 +77,7 @@ def examine(state: Path) -> Iterator[Finding]:
         ("keys", _keys(state)),
         ("control", _control(state)),
         ("cache", _cache(state)),
+        ("secrets", _secrets(state / _handles.FOLDER)),
     ):
         yield from guarded(name, found)
     homes = sorted(state.glob("gates/*"))
@@ -215,6 +216,38 @@ def _cache(state: Path) -> Iterator[Finding]:
         return
     sizes = [path.lstat().st_size for path in folder.iterdir()]
     yield report("ok", f"compiled code: {len(sizes)} files, {sum(sizes) >> 20} MiB, yours alone")
+
+
+def _secrets(folder: Path) -> Iterator[Finding]:
+    """Look at the handles, at every file beside them, and at where values are kept."""
+    report = partial(Finding, "secrets")
+    if not folder.is_dir() and not folder.is_symlink():
+        yield report("ok", "no secrets are bound here")
+        return
+    try:
+        _files.require_private_dir(folder)
+    except MoatError as error:
+        yield report("fail", str(error), "look who read or changed it; new values where in doubt")
+        return
+    wrong = 0
+    for path in sorted(folder.rglob("*")):
+        if problem := _problem(path.lstat()):
+            wrong += 1
+            then = f"`moat secret rotate` each value, then `chmod go-rwx {path}`"
+            yield report("fail", f"`{path}`: {problem}", then)
+    handles = _handles.Handles(folder)
+    count, kinds = len(handles.names()), handles.kinds()
+    for backend in kinds:
+        for problem in handles.problems(backend):
+            wrong += 1
+            yield report("fail", problem, "what is bound to it is not filled; put it right")
+    if not wrong:
+        kept = ", ".join(f"`{name}` ({kind})" for name, kind in kinds.items()) or "none"
+        yield report("ok", f"handles: {count}, each file closed to others; backends: {kept}")
+    for path in handles.beside():
+        message = f"the identity `{path}` lies beside the values that it opens"
+        then = "keep it elsewhere (`moat secret set --identity`): who takes this folder has both"
+        yield Finding("secret_keys", "warn", message, then)
 
 
 def _log(folder: Path) -> Iterator[Finding]:

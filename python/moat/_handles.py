@@ -88,6 +88,41 @@ class Handles:
             found = self._read["backends"].get(backend)
         return None if found is None else str(found["kind"])
 
+    def kinds(self) -> dict[str, str]:
+        """Give the kind of each backend that is set up."""
+        with self._lock:
+            self._refresh()
+            return {name: str(setup["kind"]) for name, setup in self._read["backends"].items()}
+
+    def problems(self, backend: str) -> list[str]:
+        """Say what keeps a backend from giving values, as far as the files here tell."""
+        with self._lock:
+            self._refresh()
+            setup: dict[str, str] = self._read["backends"][backend]
+        try:
+            if setup["kind"] == "age":
+                file, identity = self._places(setup)
+                AgeFile(file, identity=identity).check()
+            elif setup["kind"] == "vault":
+                _files.read(self._folder / setup["token_file"], secret=True)
+            else:
+                self._made(backend, setup)
+        except (MoatError, OSError) as error:
+            return [f"backend `{backend}`: {error}"]
+        return []
+
+    def beside(self) -> list[Path]:
+        """Give the identities that lie in the folder of the values that they open."""
+        with self._lock:
+            self._refresh()
+            found = [setup for setup in self._read["backends"].values() if setup["kind"] == "age"]
+        places = [self._places(setup) for setup in found]
+        return [
+            identity
+            for file, identity in places
+            if identity.exists() and identity.resolve().parent == file.resolve().parent
+        ]
+
     def add(
         self,
         handle: str,

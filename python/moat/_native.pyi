@@ -506,10 +506,18 @@ class Policy:
 
     CHAIN_ONLY: ClassVar[Policy]
     def __new__(cls, text: str) -> Self:
-        """Only ``chain-only`` is known; any other text raises ``MalformedInput``, so that
-        nothing written is silently not enforced."""
+        """Reads ``chain-only``, or what ``requiring`` writes; any other text raises
+        ``MalformedInput``, so that nothing written is silently not enforced."""
+    @staticmethod
+    def requiring(requirements: Iterable[Requirement]) -> Policy:
+        """The chain of links, and attestations that the gate requires of every message beside
+        those of the links (spec/attest.md); none is ``CHAIN_ONLY``. ``MalformedInput`` for more
+        than 16."""
     @property
     def text(self) -> str: ...
+    @property
+    def attestations(self) -> tuple[Requirement, ...]:
+        """What the gate itself requires, sorted."""
     @property
     def hash(self) -> bytes: ...
     def __hash__(self) -> int: ...

@@ -115,6 +115,10 @@ class AgeFile:
             if values.pop(name, None) is not None:
                 self._write(values)
 
+    def check(self) -> None:
+        """Raise ``MoatError`` unless the file is there and opens with the identity."""
+        self._read()
+
     def __repr__(self) -> str:
         """Show the file."""
         return f"<AgeFile: {self._file}>"

@@ -106,8 +106,9 @@ def tool(
     """Make a function a ``Tool`` on a canonical resource, such as ``tool://search/web``.
 
     Parameters have names and take what JSON can hold; so does the result, or it is ``bytes``.
-    ``description`` is what agents are told of it, as JSON: where a token requires that tools are
-    attested, this is what must be vouched for, on ``tool://`` and ``mcp://``.
+    ``description`` is what agents are told of it, as JSON: where a token or the gate's policy
+    requires that tools are attested, this is what must be vouched for, on ``tool://`` and
+    ``mcp://``.
     """
     return lambda function: Tool(function, resource, action, description)
 
@@ -143,7 +144,8 @@ class Session:
         self._secrets = secrets
         self._identity = identity
         self._token = token
-        required = (one.kind for link in token.links for one in link.attestations)
+        required = {one.kind for link in token.links for one in link.attestations}
+        required |= {one.kind for one in pep.policy.attestations}
         self._tools_attested = "tool" in required
         self._sender = Sender(identity, gate=pep.id, token=token, policy=pep.policy.hash)
 

@@ -4,6 +4,7 @@
  *   files touch-open PATH     open PATH to read it, then set its times
  *   files rename|link|symlink FROM TO
  *   files moved DIR FROM TO PATH    open DIR, rename FROM to TO if named, then make PATH in it
+ *   files reads PATH TIMES    print PATH again and again, where it can be opened
  *   files again PATH TIMES    make PATH and remove it, whatever comes of it
  *   files raw PATH            read PATH through descriptor 3, asking for no rights at all
  *   files raw-read PATH       the same, asking for the right to read
@@ -91,6 +92,14 @@ static int two(const char *what, const char *from, const char *to) {
     if (!strcmp(what, "rename")) return failed(rename(from, to));
     if (!strcmp(what, "link")) return failed(link(from, to));
     if (!strcmp(what, "symlink")) return failed(symlink(from, to));
+    if (!strcmp(what, "reads")) {
+        for (int left = atoi(to); left > 0; left--)
+            if ((dir = open(from, O_RDONLY)) >= 0) {
+                copy_out(dir);
+                close(dir);
+            }
+        return 0;
+    }
     if (!strcmp(what, "again")) {
         for (int left = atoi(to); left > 0; left--) {
             if ((dir = open(from, O_WRONLY | O_CREAT | O_TRUNC, 0600)) >= 0) {

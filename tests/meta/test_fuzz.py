@@ -18,7 +18,9 @@ def test_every_target_is_built():
         r'^path = "targets/(\w+)\.rs"$', (FUZZ / "Cargo.toml").read_text(), re.MULTILINE
     )
     assert sorted(named) == TARGETS
-    assert set(TARGETS) >= {"checkpoint", "control", "line", "message", "pattern", "token"}
+    assert set(TARGETS) >= {
+        "attest", "checkpoint", "control", "line", "message", "pattern", "token", "url",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -11,6 +11,7 @@ pytest.register_assert_rewrite(
     "threats.world", "threats.victim", "threats.ledger", "threats.vouching"
 )
 
+from egress_kit import authority, base, server  # noqa: E402, F401 - fixtures
 from threats import ledger  # noqa: E402 - as below
 from threats.world import World  # noqa: E402 - after its assertions are made to explain themselves
 

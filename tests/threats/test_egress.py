@@ -3,52 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from cast import LIMITS, NOW, PLANNER, WORKER, issue
-from egress_kit import Authority, Server, answer
-from moat import Denied, EgressDenied, Host, Pep, Permit, Secret, Session
+from cast import NOW, PLANNER, WORKER
+from egress_kit import LOOPBACK, Authority, leave
+from moat import Denied, EgressDenied, Host, Permit, Secret
 from moat.egress import Transport, transport
 from secret_kit import HANDLE, canary
-
-LOOPBACK = ["127.0.0.0/8"]
-
-
-def echo(handler) -> None:
-    """Say what was asked; a redirect leads to where the query says."""
-    if handler.path.startswith("/to?"):
-        return answer(handler, b"", 302, location=handler.path.removeprefix("/to?"))
-    said = handler.headers.get("authorization", "nothing")
-    return answer(handler, f"{handler.path} {said} {handler.body!r}".encode(), x_echo=said)
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
-def server(tmp_path: Path, authority: Authority) -> Iterator[Server]:
-    made = Server(authority.serves(tmp_path, "api.test", "other.test"), echo)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def base(server: Server) -> str:
-    return f"https://api.test:{server.port}"
-
-
-def leave(pep: Pep, *hosts: Host, narrow: list[Host] | None = None, **limits) -> Permit:
-    """A permit whose token names these hosts, in its first link or in both."""
-    token = issue(limits=LIMITS.replace(hosts=hosts, **limits))
-    lower = token.limits if narrow is None else token.limits.replace(hosts=narrow)
-    token = token.attenuate(PLANNER, holder=WORKER.id, limits=lower, now=NOW)
-    return Session(pep, WORKER, token).request("call", "tool://search/web")
 
 
 def through(permit: Permit, authority: Authority, **terms) -> Transport:
@@ -137,6 +100,26 @@ def test_a_name_that_points_inside(pep, authority, server):
         assert refused(client, "GET", "https://api.test/") == "address_refused"
     assert asked == ["api.test"]
     assert server.seen == []
+
+
+def test_a_name_that_rebinds_beside_a_rule_with_a_range(pep, authority, server):
+    """Asked once for each request; what it says later is checked anew, and by its own rule."""
+    inside = Host(f"https://api.test:{server.port}/**", {"GET"}, LOOPBACK)
+    outside = Host(f"https://other.test:{server.port}/**", {"GET"})
+    permit = leave(pep, inside, outside)
+    says = {
+        "api.test": iter([["127.0.0.1"], ["10.0.0.1"], ["127.0.0.1", "169.254.169.254"]]),
+        "other.test": iter([["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["::ffff:127.0.0.1"]]),
+    }
+    sent = through(permit, authority, resolver=lambda name: next(says[name]))
+    with permit, httpx.Client(transport=sent) as client:
+        assert client.get(f"https://api.test:{server.port}/").status_code == 200
+        for _ in range(2):
+            assert refused(client, "GET", f"https://api.test:{server.port}/") == "address_refused"
+        for _ in range(3):
+            assert refused(client, "GET", f"https://other.test:{server.port}/") == "address_refused"
+    assert len(server.seen) == 1
+    assert [list(left) for left in says.values()] == [[], []]
 
 
 def test_a_redirect_is_a_request_like_any_other(pep, authority, server, base):

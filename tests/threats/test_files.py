@@ -204,15 +204,21 @@ def test_a_symbolic_link_is_not_followed_wherever_it_is(
     assert (tree.parent / "secret").read_text() == "outside\n"
 
 
-def test_links_of_proc_are_not_followed(pep: Pep, tree: Path) -> None:
-    with given(pep, read=[Path("/proc")]) as permit:
-        fd = os.open(tree.parent / "secret", os.O_RDONLY)
-        try:
-            for path in (f"/proc/self/root{tree.parent}/secret", f"/proc/{os.getpid()}/fd/{fd}"):
-                with pytest.raises(MoatError, match="in the way"):
-                    read(permit, path)
-        finally:
-            os.close(fd)
+def test_the_memory_of_this_process_is_out_of_reach(pep: Pep, tree: Path) -> None:
+    """In `/proc` it is a regular file, and the gate's key is in it."""
+    for place in ("/proc", f"/proc/{os.getpid()}", "/proc/self"):
+        with given(pep, read=[Path(place)], write=[Path(place)]) as permit:
+            for path in ("/proc/self/mem", f"/proc/{os.getpid()}/environ"):
+                with pytest.raises(KeysExposed):
+                    files.open(permit, path, "rb")
+            with pytest.raises(KeysExposed):
+                files.walk(permit, place)
+    (tree / "fd").symlink_to("/proc/self/fd")
+    (tree / "mem").symlink_to("/proc/self/mem")
+    with given(pep, read=[tree]) as permit:
+        for path in (tree / "fd" / "0", tree / "mem"):
+            with pytest.raises(MoatError, match="in the way"):
+                read(permit, path)
 
 
 def test_only_regular_files_are_opened(

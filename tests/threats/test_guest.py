@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -19,10 +21,13 @@ LIMITS = {"fuel": 2_000_000, "memory": 1 << 20, "time": 300, "output": 10_000}
 PLENTY = 10**15
 
 
-def permitted(world: World, *, code: bytes | None = None, **limits: Any) -> Permit:
-    """A permit under these limits, without directories."""
+def permitted(
+    world: World, number: int | None = None, *, code: bytes | None = None, **limits: Any
+) -> Permit:
+    """A permit under these limits, without directories; numbers are those of one stream."""
     chain = forge.first(ROOT, WORKER, hosts=(), read=(), write=(), **(LIMITS | limits))
-    return world.allow(world.ask(chain, code=code))
+    stream = {} if number is None else {"stream": bytes(16), "number": number}
+    return world.allow(world.ask(chain, code=code, **stream))
 
 
 def run(world: World, wasm: bytes, **limits: Any) -> SandboxOutcome:
@@ -128,6 +133,40 @@ def test_nothing_is_left_over_from_one_run_to_the_next(world: World) -> None:
     for _ in range(4):
         outcome = module.run(permitted(world))
         assert (outcome.status, outcome.exit_code) in {("ok", 0), ("ok", None)}
+
+
+def test_two_guests_at_once_have_each_their_own_limits(world: World) -> None:
+    """One spends all that it has, the other is none the poorer, nor stopped with it."""
+    names = ["spin", "empty", "grow", "spin", "flood", "empty"]
+    modules = {name: Module(wat(name)) for name in names}
+    plenty = {"time": 60_000}
+    alone = {name: modules[name].run(permitted(world, **plenty)) for name in modules}
+    permits = [permitted(world, number, **plenty) for number, _ in enumerate(names)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        ended = list(pool.map(lambda name, permit: modules[name].run(permit), names, permits))
+    for name, outcome in zip(names, ended, strict=True):
+        first = alone[name]
+        assert (outcome.status, outcome.fuel_used) == (first.status, first.fuel_used), name
+        assert outcome.memory_peak == first.memory_peak, name
+        assert len(outcome.stdout) == len(first.stdout), name
+
+
+def test_two_guests_at_once_do_not_share_one_permit(world: World) -> None:
+    """However many start together: what it allows is spent once."""
+    module, permit = Module(wat("spin")), permitted(world)
+    start = Barrier(8)
+
+    def once(_: int) -> str:
+        start.wait()
+        try:
+            return module.run(permit).status
+        except Denied as denied:
+            return str(denied.reason)
+
+    with ThreadPoolExecutor(8) as pool:
+        ended = sorted(pool.map(once, range(8)))
+    assert ended == ["out_of_fuel"] + ["permit_spent"] * 7
+    assert world.kinds().count("outcome") == 1
 
 
 def test_nothing_is_inherited_from_the_host(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+import threading
 
 import pytest
 
-from cast import LIMITS, NOW, PLANNER, WORKER, issue
-from egress_kit import Authority, Server, answer
+from cast import PLANNER, WORKER
+from egress_kit import LOOPBACK, Authority, Server, leave
 from guests.build import wat
-from moat import Host, Pep, Permit, Sandbox, SandboxOutcome, Secret, SecretProxy, Session
+from moat import Host, Pep, Permit, Sandbox, SandboxOutcome, Secret, SecretProxy
 from moat._native import Egress
 from moat.secrets import Memory
 from secret_kit import HANDLE, canary
 
-LOOPBACK = ["127.0.0.0/8"]
 GET = 0
 # Places in `error-code` of `wasi:http`.
 PROHIBITED, REFUSED, CERTIFICATE, DENIED, URI = 4, 6, 13, 15, 19
 
 
-def echo(handler) -> None:
-    """Say what was asked."""
-    said = handler.headers.get("authorization", "nothing")
-    return answer(handler, f"{handler.path} {said}".encode(), x_echo=said)
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
-def server(tmp_path: Path, authority: Authority) -> Iterator[Server]:
-    made = Server(authority.serves(tmp_path, "api.test", "other.test"), echo)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def base(server: Server) -> str:
-    return f"https://api.test:{server.port}"
-
-
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
     return Sandbox(wat("http"))
-
-
-def leave(pep: Pep, *hosts: Host, narrow: list[Host] | None = None, **limits) -> Permit:
-    limits = {"fuel": 100_000_000} | limits
-    token = issue(limits=LIMITS.replace(hosts=hosts, **limits))
-    lower = token.limits if narrow is None else token.limits.replace(hosts=narrow)
-    token = token.attenuate(PLANNER, holder=WORKER.id, limits=lower, now=NOW)
-    return Session(pep, WORKER, token).request("call", "tool://search/web")
 
 
 def engine(authority: Authority, address: str = "127.0.0.1") -> Egress:
@@ -77,7 +44,7 @@ def test_a_guest_reaches_what_its_token_names(pep, sandbox, authority, server, b
     permit = leave(pep, Host(f"{base}/a/**", {"GET"}, LOOPBACK))
     outcome = fetch(sandbox, permit, engine(authority), f"{base}/a/b?c=d").check()
     status, body = outcome.result["ok"]
-    assert (status, bytes(body)) == (200, b"/a/b?c=d nothing")
+    assert (status, bytes(body)) == (200, b"/a/b?c=d nothing b''")
     [(method, path, headers, _)] = server.seen
     assert (method, path) == ("GET", "/a/b?c=d")
     assert headers["host"] == f"api.test:{server.port}"
@@ -148,7 +115,7 @@ def test_a_guest_sends_a_handle_and_never_sees_the_value(pep, sandbox, authority
     here = f"api.test:{server.port}"
     outcome = speak(here, f"Bearer {HANDLE}").check()
     assert server.seen[-1][2]["authorization"] == f"Bearer {value}"
-    assert bytes(outcome.result["ok"][1]) == f"/ Bearer {HANDLE}".encode()
+    assert bytes(outcome.result["ok"][1]) == f"/ Bearer {HANDLE} b''".encode()
     assert value not in repr((outcome.result, outcome.stdout, outcome.stderr, outcome))
     sent = len(server.seen)
     assert "err" in speak(f"other.test:{server.port}", f"Bearer {HANDLE}").check().result
@@ -184,8 +151,6 @@ def test_a_handle_for_another_agent_or_fewer_hosts_is_not_filled(
 def test_a_server_that_does_not_answer_costs_no_more_than_the_runs_time(
     pep, sandbox, authority, tmp_path
 ):
-    import threading
-
     waiting = threading.Event()
     slow = Server(authority.serves(tmp_path, "api.test"), lambda _: waiting.wait(30))
     try:
@@ -195,6 +160,33 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_runs_time(
     finally:
         waiting.set()
         slow.close()
+
+
+@pytest.mark.parametrize("path", ["/pour", "/drip"])
+def test_an_answer_without_end_ends_with_the_run(pep, sandbox, authority, tmp_path, path):
+    """The guest reads a piece and goes; the host neither waits for the rest nor keeps it."""
+    piece, pause = {"/pour": (1 << 16, 0), "/drip": (1, 0.02)}[path]
+    cut, never = threading.Event(), threading.Event()
+
+    def pour(handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while not never.wait(pause):
+                handler.wfile.write(b"x" * piece)
+        except OSError:
+            cut.set()
+
+    endless = Server(authority.serves(tmp_path, "api.test"), pour)
+    base = f"https://api.test:{endless.port}"
+    try:
+        permit = leave(pep, Host(f"{base}/**", {"GET"}, LOOPBACK))
+        outcome = fetch(sandbox, permit, engine(authority), f"{base}{path}").check()
+        assert 0 < len(outcome.result["ok"][1]) <= 1 << 16
+        assert cut.wait(30)
+    finally:
+        never.set()
+        endless.close()
 
 
 def test_a_backend_that_breaks_leaves_no_permit_open_and_tells_no_value(

@@ -13,12 +13,13 @@ import pytest
 
 import forge
 from guests.build import c, wat
+from guests.wheels import PYTHON
 from moat import MoatError, Permit, Sandbox, files
-from threats.test_files import meanwhile
-from threats.test_guest_real import everything
+from threats.test_files import EXTERNAL, meanwhile
+from threats.test_guest_real import SCRIPTS, everything, run
 from threats.world import ROOT, WORKER, World
 
-LIMITS = {"fuel": 10**11, "memory": 64 << 20, "time": 300_000, "output": 10_000}
+LIMITS = {"fuel": 10**11, "memory": 64 << 20, "time": 300_000, "output": 1 << 20}
 ROUNDS = 10_000
 READ, WRITE, CREATE, TRUNCATE, DONE = 1, 2, 1, 8, 255
 
@@ -220,6 +221,54 @@ def test_what_a_guest_planted_is_not_followed_by_who_collects(guest: Guest) -> N
             assert file.read() == "new\n"[: 4 * (guest.kind == "module")]
         with pytest.raises(MoatError, match="symbolic link"):
             files.open(permit, guest.tree / "sl")
+
+
+@pytest.mark.skipif(not EXTERNAL.is_dir(), reason="no ../shared/vectors beside the project")
+def test_no_published_traversal_leads_a_guest_out(world: World, tmp_path: Path) -> None:
+    """CPython, as it comes from others, tries each to read and to write, below and as it is."""
+    home = tmp_path.resolve() / "a" / "b"
+    (home / "tree").mkdir(parents=True)
+    (home / "secret").write_text("outside\n")
+    lists = EXTERNAL.resolve()
+    trees = {"read": [home / "tree", lists, SCRIPTS], "write": [home / "tree"]}
+    outside = {
+        path: seen for path, seen in everything(tmp_path / "a").items() if "tree" not in path
+    }
+    told = run(
+        world,
+        PYTHON,
+        SCRIPTS / "traverse.py",
+        home / "tree",
+        lists,
+        fuel=10**12,
+        time=120_000,
+        **trees,
+    ).check()
+    assert told.stdout.decode() == "22582 paths, read [], left []\n"
+    after = {path: seen for path, seen in everything(tmp_path / "a").items() if "tree" not in path}
+    assert after == outside
+
+
+def test_a_place_swapped_for_a_way_out_is_never_read(world: World, tmp_path: Path) -> None:
+    """A host's thread swaps a folder for a link to the one outside, while a guest reads in it."""
+    home = tmp_path.resolve()
+    for folder, text in (("tree/d", "inside\n"), ("private", "secret\n")):
+        (home / folder).mkdir(parents=True)
+        (home / folder / "note").write_text(text)
+    tree = home / "tree"
+    (tree / "l").symlink_to("../private")
+
+    def swap() -> None:
+        for one, other in (("d", "aside"), ("l", "d"), ("d", "l"), ("aside", "d")):
+            (tree / one).rename(tree / other)
+
+    guest = Guest(world, "module", tree)
+    with meanwhile(swap):
+        permit = guest.permit()
+        ended = Sandbox(c("files")).run(permit, args=["reads", f"{tree}/d/note", str(ROUNDS)])
+    assert ended.status == "ok", ended
+    assert b"inside" in ended.stdout
+    assert b"secret" not in ended.stdout
 
 
 def test_data_is_written_as_before(guest: Guest) -> None:

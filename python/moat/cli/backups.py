@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moat import Moat, _backup, _show
+from moat._handles import FOLDER
 from moat.cli import bars, failure
 from moat.cli.app import App, common
 from moat.errors import AuditError, GateBusy, MalformedInput
@@ -62,6 +63,9 @@ def _made(screen: Console, made: Backup) -> None:
     if made.left_out:
         rows.append(("left out", ", ".join(made.left_out)))
     screen.print(_show.fields(rows, indent=2))
+    if FOLDER in made.left_out:
+        told = f"no value of a secret is in it: keep a copy of `{FOLDER}` and of what opens it"
+        screen.print(f"  {told}", style="yellow", soft_wrap=True)
     if made.secret:
         told = "secret keys are in it: whoever reads it is a root; keep it where only you can read"
         screen.print(f"  {told}", style="yellow", soft_wrap=True)
@@ -85,8 +89,15 @@ def put_back(app: App, file: Path, *, replace: bool) -> None:
         "made": done.made,
         "gates": [_gate(one) for one in done.gates],
         "trusted_again": [str(agent) for agent in done.trusted_again],
+        "secrets": None if (kept := _secrets(done)) is None else str(kept),
     }
     app.emit(document, lambda screen: _told(screen, done))
+
+
+def _secrets(done: Restored) -> Path | None:
+    """Find the handles and values of the folder that was replaced; a backup has none."""
+    kept = None if done.before is None else done.before / FOLDER
+    return kept if kept is not None and kept.is_dir() else None
 
 
 def _gate(one: GateRestored) -> dict[str, Any]:
@@ -121,6 +132,10 @@ def _told(screen: Console, done: Restored) -> None:
             told += f", and {carried.statements + carried.signed} statements that came after"
         rows.append((f"gate {one.name}", told))
     screen.print(_show.fields(rows, indent=2))
+    back = f"copy your `{FOLDER}` to {done.path / FOLDER}, or bind them with `moat secret set`"
+    if kept := _secrets(done):
+        back = f"`cp -a {kept} {done.path}` brings those of the folder before back"
+    screen.print(f"  no secrets are in a backup: {back}", style="yellow", soft_wrap=True)
     screen.print("  what was signed before now, or in the next 60 s, is refused", style="dim")
     for one in done.gates:
         if one.carried.unread is not None:

@@ -23,6 +23,7 @@ pub use host::{HostRule, Methods, reach};
 pub use limit::Limits;
 pub use range::Range;
 pub use requirement::Requirement;
+pub(crate) use requirement::checked as sorted_requirements;
 pub use secret::SecretRule;
 
 /// Action names, sorted and without duplicates, or `*` alone: any action.

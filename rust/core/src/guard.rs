@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::audit::hex_text;
-use crate::caveat::{Limits, Request};
+use crate::caveat::{Limits, Request, Requirement};
 use crate::control::{Control, Target};
 use crate::entry::{Alerted, ControlSeen, Decision, Record, Rules};
 use crate::error::{Error, Reason, Result, Stage};
@@ -100,6 +100,8 @@ pub struct Verified {
     message: Arc<Message>,
     chain: Arc<Chain>,
     capability: Result<()>,
+    /// What the gate's own policy requires.
+    required: Arc<[Requirement]>,
 }
 
 impl Verified {
@@ -135,6 +137,7 @@ pub enum Ruling {
 pub struct Guard {
     setup: Setup,
     policy_hash: Hash256,
+    required: Arc<[Requirement]>,
     cache: Cache,
     narrowing: fn(&Token) -> Result<()>,
 }
@@ -144,7 +147,9 @@ impl Guard {
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         let policy_hash = setup.policy.hash();
-        Self { setup, policy_hash, cache: Cache::default(), narrowing: Token::narrowing }
+        let required = setup.policy.required().into();
+        let (cache, narrowing) = (Cache::default(), Token::narrowing);
+        Self { setup, policy_hash, required, cache, narrowing }
     }
 
     /// What is enforced.
@@ -168,7 +173,8 @@ impl Guard {
             None => self.walk(&message, now)?,
         };
         let capability = self.capability(&message, &chain);
-        Ok(Verified { message: Arc::new(message), chain, capability })
+        let required = Arc::clone(&self.required);
+        Ok(Verified { message: Arc::new(message), chain, capability, required })
     }
 
     /// Walks a chain that was never seen, and remembers it only when all of it is good.

@@ -304,8 +304,10 @@ impl Gate {
         };
         let Judged { verdict, at, before, alerts } = committed.value;
         let entry = committed.first + before;
-        if alerts.iter().any(|alert| alert.then == Then::Suspend) {
-            self.0.stop_withdrawn();
+        if alerts.iter().any(|alert| alert.then == Then::Suspend)
+            && let Err(error) = self.0.stop_withdrawn()
+        {
+            return Decision::refused(unavailable(&error));
         }
         // INVARIANT: a permit is made here and nowhere else, after the sync of its line.
         let permit =

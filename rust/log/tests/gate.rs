@@ -1,5 +1,5 @@
 //! A gate over a log: what its permits and watches leave behind.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use moat_core::monitor::Rules;
 use moat_core::pattern::{Pattern, Resource};
 use moat_core::policy::Policy;
 use moat_core::token::{Stamp, Token};
-use moat_log::{Asked, Decision, End, Gate, SEGMENT_BYTES, lines};
+use moat_log::{Asked, Decision, End, Gate, LogError, SEGMENT_BYTES, lines};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -135,6 +135,28 @@ fn a_watch_is_told_of_a_withdrawal_until_it_is_dropped() {
     drop(over);
     place.gate.control(&revocation(), NOW).unwrap().unwrap();
     assert_eq!(told.map(|told| told.load(Ordering::SeqCst)), [0, 1]);
+}
+
+/// It is told in the gate's own call: what unwinds there is the gate's fault too.
+#[test]
+fn an_effect_that_cannot_be_told_to_stop_ends_the_gate_and_the_others_are_told() {
+    let place = Place::new();
+    let permits: Vec<_> = (0..3).map(|number| place.ask(number).permit.unwrap()).collect();
+    let told = Arc::new(AtomicU64::new(0));
+    let count = || {
+        let told = Arc::clone(&told);
+        move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let _first = permits[0].watch(count());
+    let _broken = permits[1].watch(|| panic!("it cannot stop"));
+    let _last = permits[2].watch(count());
+    let said = place.gate.control(&revocation(), NOW);
+    assert!(matches!(said, Err(LogError::Unavailable { .. })), "{said:?}");
+    assert_eq!(told.load(Ordering::SeqCst), 2);
+    assert_eq!(place.ask(9).error.unwrap().reason, Reason::LogUnavailable);
+    assert!(matches!(place.gate.attest(b"", &[], NOW), Err(LogError::Unavailable { .. })));
 }
 
 #[test]

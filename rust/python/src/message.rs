@@ -10,6 +10,7 @@ use moat_core::{Error, policy};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::attest::{read_requirements, requirements};
 use crate::convert::{from_json, given, hash, json_args, random, second, seconds};
 use crate::fault::Result;
 use crate::identity::{AgentId, Identity, hash_of};
@@ -36,9 +37,19 @@ impl Policy {
         Ok(Self(policy::Policy::parse(text)?))
     }
 
+    #[staticmethod]
+    fn requiring(requirements: &Bound<'_, PyAny>) -> Result<Self> {
+        Ok(Self(policy::Policy::requiring(read_requirements(Some(requirements))?)?))
+    }
+
     #[getter]
     fn text(&self) -> &str {
         self.0.text()
+    }
+
+    #[getter]
+    fn attestations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        requirements(py, self.0.required())
     }
 
     #[getter]
@@ -47,7 +58,7 @@ impl Policy {
     }
 
     fn __repr__(&self) -> String {
-        format!("Policy('{}')", self.0.text())
+        format!("Policy('{}')", self.0.text().escape_debug())
     }
 }
 

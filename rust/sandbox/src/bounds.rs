@@ -62,15 +62,16 @@ impl Bounds {
 
     /// Refuses a directory that holds one of these folders or lies in one, by whatever path:
     /// symbolic links are followed and files compared by device and number. A folder is not seen
-    /// behind a mount or a hard link *below* a directory.
+    /// behind a mount or a hard link *below* a directory. `/proc` is always one of them: it shows,
+    /// as plain files, the memory of the process that holds the keys.
     ///
     /// # Errors
     /// [`SandboxError::Exposed`]; [`SandboxError::Directory`] where either cannot be looked at.
     pub fn keep_apart(&self, folders: &[PathBuf]) -> Result<(), SandboxError> {
         for Dir { path, .. } in &self.dirs {
-            for folder in folders {
+            for folder in folders.iter().map(PathBuf::as_path).chain([Path::new("/proc")]) {
                 if !dirs::apart(path, folder)? {
-                    let (path, folder) = (path.clone(), folder.clone());
+                    let (path, folder) = (path.clone(), folder.to_owned());
                     return Err(SandboxError::Exposed { path, folder });
                 }
             }

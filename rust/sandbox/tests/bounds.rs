@@ -91,6 +91,16 @@ fn a_directory_that_reaches_a_protected_folder_is_refused() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_this_process_is_protected_whatever_is_named() {
+    for place in ["/proc", "/proc/self", "/proc/1", "/proc/self/task", "/"] {
+        let dirs = vec![Dir { path: place.into(), read: true, write: false }];
+        let error = Bounds { dirs, ..Bounds::default() }.keep_apart(&[]).unwrap_err();
+        assert!(matches!(error, SandboxError::Exposed { .. }), "{place}: {error}");
+    }
+}
+
+#[test]
 fn a_link_in_either_path_hides_nothing() {
     let (_folder, root) = places();
     std::os::unix::fs::symlink(root.join("state"), root.join("alias")).unwrap();

@@ -161,7 +161,7 @@ impl fmt::Display for Requirement {
 }
 
 /// Sorts them, removes duplicates and refuses too many.
-pub(super) fn checked(mut all: Vec<Requirement>) -> Result<Vec<Requirement>> {
+pub(crate) fn checked(mut all: Vec<Requirement>) -> Result<Vec<Requirement>> {
     all.sort_unstable();
     all.dedup();
     if all.len() > limits::REQUIREMENTS {

@@ -15,8 +15,8 @@ use crate::limits;
 use crate::state::State;
 
 impl Verified {
-    /// The statements by which what the message names meets what every link requires of it; none
-    /// where nothing is required.
+    /// The statements by which what the message names meets what every link and the gate's policy
+    /// require of it; none where nothing is required.
     pub fn check_attested(&self, state: &State, now: u64) -> Result<Vec<Hash256>> {
         let kind = self.digest_of();
         let body = self.message.body();
@@ -26,14 +26,14 @@ impl Verified {
         for (at, requirement) in self.required().filter(|(_, one)| one.kind() == kind) {
             let Some(digest) = &body.code else {
                 if must_name {
-                    return Err(unnamed(kind).at(at));
+                    return Err(placed(unnamed(kind), at));
                 }
                 continue;
             };
             let word =
                 |signer: &AgentId| state.vouched(digest, kind, requirement.predicate(), signer);
             let met = requirement.check(digest, now, word);
-            statements.extend(met.map_err(|error| error.at(at))?);
+            statements.extend(met.map_err(|error| placed(error, at))?);
         }
         if statements.len() > limits::STATEMENTS {
             let detail = "the decision would rest on more than 128 statements; require fewer";
@@ -47,13 +47,13 @@ impl Verified {
         let mut code = self.required().filter(|(_, one)| one.kind() == Kind::Code);
         let named = self.digest_of() == Kind::Code && self.message.body().code.is_some();
         match code.next() {
-            Some((at, _)) if !named => Err(unnamed(Kind::Code).at(at)),
+            Some((at, _)) if !named => Err(placed(unnamed(Kind::Code), at)),
             _ => Ok(()),
         }
     }
 
     /// What the message's `code` is the digest of: of the folder for `skill://`, of the
-    /// description for `tool://` and `mcp://`, each where some link has that vouched for;
+    /// description for `tool://` and `mcp://`, each where that must be vouched for;
     /// otherwise of code.
     fn digest_of(&self) -> Kind {
         let kind = match self.message.body().resource.scheme() {
@@ -64,19 +64,29 @@ impl Verified {
         if self.required().any(|(_, one)| one.kind() == kind) { kind } else { Kind::Code }
     }
 
-    /// What each link requires, with the link's place.
-    fn required(&self) -> impl Iterator<Item = (usize, &Requirement)> {
+    /// What each link requires, with the link's place, and what the policy requires, with none.
+    fn required(&self) -> impl Iterator<Item = (Option<usize>, &Requirement)> {
         let links = self.chain.token().links().iter().enumerate();
-        links.flat_map(|(at, link)| {
-            link.claims().caveats.attestations().iter().map(move |requirement| (at, requirement))
-        })
+        let of_links = links.flat_map(|(at, link)| {
+            let required = link.claims().caveats.attestations().iter();
+            required.map(move |requirement| (Some(at), requirement))
+        });
+        of_links.chain(self.required.iter().map(|requirement| (None, requirement)))
+    }
+}
+
+/// Says which link it is that is not met, or that it is the policy.
+fn placed(error: Error, at: Option<usize>) -> Error {
+    match at {
+        Some(at) => error.at(at),
+        None => Error { detail: format!("by the gate's policy, {}", error.detail), ..error },
     }
 }
 
 fn unnamed(kind: Kind) -> Error {
     let kind = kind.code();
     let detail = format!(
-        "a link requires that the {kind} is vouched for, and the message does not name its \
+        "it is required that the {kind} is vouched for, and the message does not name its \
          digest; seal it with `code`"
     );
     Error::new(Reason::NotAttested, detail).on(Axis::Attestations)

@@ -99,13 +99,13 @@ class CodeCache:
 
 def _secret(file: Path) -> bytes:
     """Read a secret, or make one; whoever made it first wins."""
+    _files.make_dirs(file.parent)
+    _files.require_private_dir(file.parent)
     try:
         return _files.read(file, secret=True)
     except FileNotFoundError:
-        _files.make_dirs(file.parent)
-        _files.require_private_dir(file.parent)
-    with suppress(FileExistsError):  # another process may make one at this very moment
-        _files.write(file, secrets.token_bytes(32), secret=True, overwrite=False)
+        with suppress(FileExistsError):  # another process may make one at this very moment
+            _files.write(file, secrets.token_bytes(32), secret=True, overwrite=False)
     return _files.read(file, secret=True)
 
 

@@ -29,6 +29,8 @@ const REASON: usize = 4096;
 /// A child of a child would be an interpreter that starts itself again and again.
 const MARK: &str = "MOAT_COMPILES";
 
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
+
 const MADE: u8 = 1;
 const REFUSED: u8 = 2;
 
@@ -103,10 +105,13 @@ impl Compiler {
         let Some((program, arguments)) = self.program.split_first() else {
             return Err(failed("no program is named".into()));
         };
+        // Where this process finds its libraries, that one has to as well.
+        let libraries = std::env::var_os(LIBRARIES).map(|path| (LIBRARIES, path));
         Command::new(program)
             .args(arguments)
             .args([self.memory.to_string(), self.seconds().to_string()])
             .env_clear()
+            .envs(libraries)
             .env(MARK, "1")
             .env("RAYON_NUM_THREADS", THREADS.to_string())
             // Each pool of the allocator takes address space that counts as memory here.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moat_core::key::sha256;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use wasmtime::{Config, EngineWeak, WasmFeatures};
 
 use crate::artifact::{Artifact, environment};
@@ -232,8 +232,15 @@ impl Inner {
 pub(crate) struct Clock {
     runtime: Option<Runtime>,
     pub(crate) handle: Handle,
-    running: watch::Sender<usize>,
+    running: Arc<Running>,
     process: u32,
+}
+
+/// The guests that run now, and how the thread hears of the first.
+#[derive(Default)]
+struct Running {
+    guests: AtomicUsize,
+    first: Notify,
 }
 
 impl Clock {
@@ -245,9 +252,13 @@ impl Clock {
             .build()
             .map_err(|error| SandboxError::internal(error.into()))?;
         let handle = runtime.handle().clone();
-        let (running, mut seen) = watch::channel(0_usize);
+        let running = Arc::new(Running::default());
+        let seen = Arc::clone(&running);
         handle.spawn(async move {
-            while seen.wait_for(|guests| *guests > 0).await.is_ok() {
+            loop {
+                while seen.guests.load(Ordering::SeqCst) == 0 {
+                    seen.first.notified().await;
+                }
                 tokio::time::sleep(TICK).await;
                 for engine in &engines {
                     let Some(wasm) = engine.upgrade() else { return };
@@ -260,7 +271,10 @@ impl Clock {
 
     /// Ticks for as long as the guard lives.
     pub(crate) fn ticking(&self) -> Ticking<'_> {
-        self.running.send_modify(|guests| *guests = guests.saturating_add(1));
+        if self.running.guests.fetch_add(1, Ordering::SeqCst) == 0 {
+            // Kept for it where it is not waiting yet.
+            self.running.first.notify_one();
+        }
         Ticking(self)
     }
 }
@@ -283,7 +297,7 @@ pub(crate) struct Ticking<'a>(&'a Clock);
 
 impl Drop for Ticking<'_> {
     fn drop(&mut self) {
-        self.0.running.send_modify(|guests| *guests = guests.saturating_sub(1));
+        self.0.running.guests.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

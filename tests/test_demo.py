@@ -62,6 +62,18 @@ def test_every_scene_goes_as_it_must(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("interpreters")
+def test_an_agents_own_python_is_played_if_asked_for(tmp_path: Path) -> None:
+    told = Cli(tmp_path).json("demo", "--code")
+    (scene,) = [scene for scene in told["scenes"] if scene["name"] == "code"]
+    assert told["ok"] is True
+    assert (scene["happened"], scene["reason"]) == ("1 search made, 0 letters sent", "ok")
+    found, refused = scene["output"]
+    assert found.endswith("of the files know the word")
+    assert int(found.split()[0]) > 0
+    assert "no grant reaches `tool://mail/outbox`" in refused
+
+
 def test_what_the_server_says_reaches_the_code_without_the_key(tmp_path: Path) -> None:
     told = Cli(tmp_path).json("demo")
     output = {scene["name"]: scene["output"] for scene in told["scenes"]}
@@ -118,7 +130,8 @@ def test_what_is_kept_goes_on_with_the_other_commands(tmp_path: Path) -> None:
     asked = ["audit", "verify", "--log", kept.state / "edited-log", "--key", gate]
     assert kept.error(*asked, code=INVALID)["code"] == "chain_broken"
     assert kept.json("audit", "verify")["ok"] is True
-    assert len(kept.json("audit", "show", "--denied")["entries"]) == 3
+    denied = [one["kind"] for one in kept.json("audit", "show", "--denied")["entries"]]
+    assert (denied.count("decision"), denied.count("request")) == (3, 3)
     worker = kept.state / "tokens" / "worker.token"
     assert len(kept.json("token", "inspect", worker)["links"]) == 3
     assert kept.error("token", "verify", worker, code=DEAD)["code"] == "revoked"

@@ -21,7 +21,11 @@ from moat.cli.app import dumps
     help="Let the worker read your own text files in this folder instead.",
 )  # fmt: skip
 @click.option("--find", "word", default="token", show_default=True, help="What it looks for.")
-def demo(*, as_json: bool, state: str | None, folder: str | None, word: str) -> None:
+@click.option(
+    "--code", is_flag=True,
+    help="Play an agent's own Python too (extra `python`; half a minute to compile it first).",
+)  # fmt: skip
+def demo(*, as_json: bool, state: str | None, folder: str | None, word: str, code: bool) -> None:
     """Show all of it on real files: delegation, work, eleven attempts to cheat, and the proof.
 
     Takes seconds, and no network but loopback. Exit code 1 means that something did not go as it
@@ -29,7 +33,7 @@ def demo(*, as_json: bool, state: str | None, folder: str | None, word: str) -> 
     """
     from moat import demo as play  # noqa: PLC0415 (only this command needs it)
 
-    outcome = play.run(state=state, folder=folder, word=word, quiet=as_json)
+    outcome = play.run(state=state, folder=folder, word=word, code=code, quiet=as_json)
     if as_json:
         click.echo(dumps(outcome))
     sys.exit(0 if outcome["ok"] else failure.ERROR)

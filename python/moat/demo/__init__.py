@@ -10,14 +10,14 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from moat import MoatError, _show
 from moat.audit import DEFAULT_ANCHOR
-from moat.demo import network, scenes
+from moat.demo import network, scenes, script
 from moat.demo.stage import Scene, Stage, files_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 SHOWN: Final = 6
 """Lines of the worker's findings that are shown."""
 
-SCENES: Final[tuple[tuple[str, str, Callable[[Stage, Scene], None]], ...]] = (
+Play: TypeAlias = "tuple[str, str, Callable[[Stage, Scene], None]]"
+
+SCENES: Final[tuple[Play, ...]] = (
     ("identities", "Four agents, four keys", scenes.identities),
     ("delegation", "Three links, each narrower than the last", scenes.delegation),
     ("work", "The worker does its work", scenes.work),
@@ -47,6 +49,8 @@ SCENES: Final[tuple[tuple[str, str, Callable[[Stage, Scene], None]], ...]] = (
     ("verified", "The log holds", scenes.verified),
     ("tampered", "One changed byte", scenes.tampered),
 )
+CODE: Final[Play] = ("code", "An agent's own Python, as text", script.text)
+"""Played before the agent is revoked, if asked for: its interpreter is an extra."""
 
 
 def run(
@@ -54,12 +58,15 @@ def run(
     state: str | None = None,
     folder: str | None = None,
     word: str = "token",
+    code: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Play every scene and give the whole story as JSON; tell it too, unless ``quiet``.
 
     ``state`` is a folder to keep, new or empty; left out, everything is made in a temporary one.
     ``folder`` is a directory of text files to read instead of the ones that come with Moat.
+    ``code`` plays an agent's own Python too (extra ``python``); compiling its interpreter takes
+    half a minute the first time.
     Raises ``MoatError`` where the state folder is in use.
     """
     screen = None if quiet else _show.console()
@@ -71,7 +78,10 @@ def run(
         stage = Stage(home, anchor, own, word)
         _open(screen, stage)
         played = []
-        for number, (name, title, play) in enumerate(SCENES, 1):
+        program = list(SCENES)
+        if code:
+            program.insert([name for name, *_ in SCENES].index("revoked"), CODE)
+        for number, (name, title, play) in enumerate(program, 1):
             scene = Scene(name, title)
             try:
                 play(stage, scene)

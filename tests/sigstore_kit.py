@@ -1,12 +1,13 @@
 """A private Sigstore: an authority, a certificate log and a signature log, and what they sign.
 
-Bundles, certificates, SCTs, entries and checkpoints are made from the pages that define them
-(RFC 5280, RFC 6962, Fulcio's OIDs, Rekor's entries, C2SP's signed notes, the bundle's JSON).
+Certificates, SCTs, entries, checkpoints, stamps and bundles are made from the pages that define
+them: RFC 5280, RFC 6962, RFC 3161, Fulcio's OIDs, Rekor's entries, signed notes, the bundle's JSON.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import datetime as dt
 import json
 import struct
@@ -14,6 +15,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from asn1crypto import cms, core, tsp
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,6 +36,8 @@ SLSA: Final = "https://slsa.dev/provenance/v1"
 ISSUER_OID: Final = ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 SCT_OID: Final = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 DER: Final = serialization.Encoding.DER
+BEGIN, END = dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+ALWAYS: Final = {"start": "2020-01-01T00:00:00Z"}
 
 
 def b64(data: bytes) -> str:
@@ -75,8 +80,7 @@ class Authority(Signer):
     def __init__(self) -> None:
         super().__init__()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority of the tests")])
-        begin, end = dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-        made = _certificate(self._name, self._name, self.key, begin, end)
+        made = _certificate(self._name, self._name, self.key, BEGIN, END)
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         made = made.add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
         self.root = made.sign(self.key, hashes.SHA256()).public_bytes(DER)
@@ -109,22 +113,84 @@ class Authority(Signer):
             made = made.add_extension(promise, critical=False)
         return made.sign(self.key, hashes.SHA256())
 
+    def appoint(self, clock: Signer) -> bytes:
+        """Certify a key that says what time it is."""
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clock of the tests")])
+        ours = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING])
+        made = _certificate(name, self._name, clock.key, BEGIN, END)
+        made = made.add_extension(_usage("digital_signature"), critical=True)
+        made = made.add_extension(use, critical=True).add_extension(ours, critical=False)
+        return made.sign(self.key, hashes.SHA256()).public_bytes(DER)
+
+
+class Clock(Signer):
+    """An authority for time, with a root of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ca = Authority()
+        self.chain = [ca.appoint(self), ca.root]
+
+    def stamp(self, data: bytes, time: int) -> bytes:
+        """Say that data was there at this second (RFC 3161, RFC 5652)."""
+        algorithm = {"algorithm": "sha256"}
+        certificate = asn1_x509.Certificate.load(self.chain[0])
+        imprint = {"hash_algorithm": algorithm, "hashed_message": sha256(data).digest()}
+        info = tsp.TSTInfo(
+            {
+                "version": "v1",
+                "policy": "1.2.3",
+                "message_imprint": imprint,
+                "serial_number": 7,
+                "gen_time": second(time),
+            }
+        ).dump()
+        ours = {"certs": [{"cert_hash": sha256(self.chain[0]).digest()}]}
+        said = {
+            "content_type": "tst_info",
+            "message_digest": sha256(info).digest(),
+            "signing_certificate_v2": ours,
+        }
+        attributes = cms.CMSAttributes([{"type": k, "values": [v]} for k, v in said.items()])
+        number = {"issuer": certificate.issuer, "serial_number": certificate.serial_number}
+        signer = {
+            "version": "v1",
+            "sid": cms.IssuerAndSerialNumber(number),
+            "digest_algorithm": algorithm,
+            "signed_attrs": attributes,
+            "signature_algorithm": {"algorithm": "sha256_ecdsa"},
+            "signature": self.sign(attributes.dump()),
+        }
+        content = {"content_type": "tst_info", "content": core.ParsableOctetString(info)}
+        signed = cms.SignedData(
+            {
+                "version": "v3",
+                "digest_algorithms": [algorithm],
+                "signer_infos": [signer],
+                "encap_content_info": content,
+                "certificates": [certificate],
+            }
+        )
+        token = {"content_type": "signed_data", "content": signed}
+        answer = {"status": {"status": "granted"}, "time_stamp_token": token}
+        return bytes(tsp.TimeStampResp(answer).dump())
+
 
 class World:
     """One Sigstore. Each argument of its methods is one thing that an attacker changes."""
 
     def __init__(self) -> None:
-        self.ca, self.ct, self.rekor = Authority(), Signer(), Signer()
+        self.ca, self.ct, self.rekor, self.clock = Authority(), Signer(), Signer(), Clock()
 
     def trusted_root(self) -> dict[str, Any]:
         """What a verifier is told to trust."""
-        always = {"start": "2020-01-01T00:00:00Z"}
 
         def log(signer: Signer) -> dict[str, Any]:
             key = {
                 "rawBytes": b64(signer.spki),
                 "keyDetails": "PKIX_ECDSA_P256_SHA_256",
-                "validFor": always,
+                "validFor": ALWAYS,
             }
             return {
                 "baseUrl": "https://log.invalid",
@@ -133,17 +199,20 @@ class World:
                 "logId": {"keyId": b64(signer.id)},
             }
 
-        authority = {
-            "subject": {"organization": "tests", "commonName": "authority of the tests"},
-            "uri": "https://ca.invalid",
-            "certChain": {"certificates": [{"rawBytes": b64(self.ca.root)}]},
-            "validFor": always,
-        }
+        def authority(*chain: bytes) -> dict[str, Any]:
+            return {
+                "subject": {"organization": "tests", "commonName": "authority of the tests"},
+                "uri": "https://ca.invalid",
+                "certChain": {"certificates": [{"rawBytes": b64(one)} for one in chain]},
+                "validFor": ALWAYS,
+            }
+
         return {
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "tlogs": [log(self.rekor)],
-            "certificateAuthorities": [authority],
+            "certificateAuthorities": [authority(self.ca.root)],
             "ctlogs": [log(self.ct)],
+            "timestampAuthorities": [authority(*self.clock.chain)],
         }
 
     def message(self, data: bytes, *, logged: bytes | None = None, **more: Any) -> dict[str, Any]:
@@ -184,6 +253,18 @@ class World:
             "signatures": [{"signature": b64(signature), "verifier": b64(pem)}],
         }
         return self._bundle(certificate, "dsse", spec, **more) | {"dsseEnvelope": made}
+
+    def stamped(
+        self, bundle: dict[str, Any], time: int, *, clock: Clock | None = None, of: bytes = b""
+    ) -> dict[str, Any]:
+        """Date a bundle with a stamp of its signature, or of other bytes; keep no promise."""
+        made = copy.deepcopy(bundle)
+        material = made["verificationMaterial"]
+        del material["tlogEntries"][0]["inclusionPromise"]
+        signed = of or base64.b64decode(made["messageSignature"]["signature"])
+        stamp = b64((clock or self.clock).stamp(signed, time))
+        material["timestampVerificationData"] = {"rfc3161Timestamps": [{"signedTimestamp": stamp}]}
+        return made
 
     def _certify(self, key: Signer, more: dict[str, Any]) -> x509.Certificate:
         asked = {name: more.pop(name) for name in ("issuer", "usage") if name in more}

@@ -21,6 +21,7 @@ from sigstore_kit import (
     TIME,
     WHO,
     Authority,
+    Clock,
     Signer,
     World,
     offline,
@@ -270,6 +271,27 @@ def test_an_entry_moved_in_time_or_in_the_tree(sigstore: World, refuses) -> None
     refuses(bundle, InvalidSignature, "root hash")
     entry(bundle)["integratedTime"] = str(2**64 - 1)
     refuses(bundle, MalformedInput, "does not verify")
+
+
+def test_a_time_that_nobody_who_is_known_has_signed(sigstore: World, vouch, refuses) -> None:
+    """Without the log's promise it is a stamp that dates a bundle, and no log's word is told."""
+    bundle = sigstore.message(WASM)
+    made = json.loads(bytes(vouch(sigstore.stamped(bundle, TIME + 9))))
+    (subject,) = json.loads(base64.b64decode(made["payload"]))["subject"]
+    assert entry(bundle)["integratedTime"] == str(TIME + 5)
+    assert subject["annotations"] == {"sigstore": NAMED}
+    for stamped in (
+        sigstore.stamped(bundle, TIME, clock=Clock()),
+        sigstore.stamped(bundle, TIME, of=b"another"),
+    ):
+        refuses(stamped, InvalidSignature, "verified time")
+    for time in (TIME - 1, TIME + 601):
+        refuses(sigstore.stamped(bundle, time), InvalidSignature, "not valid at")
+    # A promise that is there must hold, even where a stamp dates the bundle too.
+    stamped = sigstore.stamped(bundle, TIME)
+    false = entry(sigstore.message(WASM))["inclusionPromise"]
+    entry(stamped)["inclusionPromise"] = false
+    refuses(stamped, InvalidSignature, "SET")
 
 
 # --- bytes ---

@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from moat._native import AgentId, Attestation, skill_digest, tool_digest
-from moat.errors import MalformedInput
+from moat.errors import MalformedInput, MoatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,8 @@ SKILL_FILES: Final = 256
 """Files of one skill, folders counted as well."""
 FILE_BYTES: Final = 64 << 20
 """Bytes of one file, or of a skill's files together."""
+BUNDLE_BYTES: Final = 1 << 20
+"""Bytes of a Sigstore bundle."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,51 @@ def measure(kind: Kind, path: str | os.PathLike[str]) -> Measured:
     data = _file(where)
     digest = tool_digest(data) if kind == "tool" else hashlib.sha256(data).digest()
     return Measured(kind, name, digest, {name: data})
+
+
+def from_sigstore(
+    bundle: bytes,
+    measured: Measured,
+    *,
+    identity: str,
+    issuer: str,
+    signers: Iterable[Identity],
+    trust_root: str | os.PathLike[str] | None = None,
+    now: int | None = None,
+) -> Attestation:
+    """Vouch for a file because a Sigstore bundle shows that somebody else signed for it.
+
+    ``identity`` and ``issuer`` are exact, as the certificate has them; ``trust_root`` is a file
+    ``trusted_root.json``, else the roots that the package ``sigstore`` (an extra) came with.
+    Nothing asks the network. Who it was stands in the statement (spec/attest.md). Raises
+    ``InvalidSignature`` and ``NotAttested`` where it does not hold, ``MalformedInput`` for what
+    cannot be read and for a skill, which is no file.
+    """
+    if measured.kind == "skill":
+        message = "a skill is a folder, and Sigstore signs for files; sign for it without a bundle"
+        raise MalformedInput(message)
+    if len(bundle) > BUNDLE_BYTES:
+        message = f"the bundle is too large; at most {BUNDLE_BYTES >> 20} MiB are read"
+        raise MalformedInput(message)
+    try:
+        from moat import _sigstore  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        message = "this needs `sigstore`; run `pip install 'moat[sigstore]'`"
+        raise MoatError(message) from error
+    (data,) = measured.files.values()
+    said = _sigstore.verify(bundle, data, identity=identity, issuer=issuer, trust_root=trust_root)
+    subject = {
+        "name": measured.name,
+        "digest": {"sha256": measured.digest.hex()},
+        "annotations": {"sigstore": said},
+    }
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [subject],
+        "predicateType": "urn:moat:manifest:v1",
+        "predicate": {"kind": measured.kind, "issued": int(time.time()) if now is None else now},
+    }
+    return Attestation.sign_statement(signers, json.dumps(statement).encode())
 
 
 def pack(envelope: bytes, signers: Iterable[AgentId]) -> bytes:

@@ -10,16 +10,18 @@ import click
 
 from moat import Attestation, Requirement, _files, _show
 from moat._control import ATTESTATION
-from moat.attest import KINDS, Kind, Measured, measure, pack
+from moat.attest import BUNDLE_BYTES, KINDS, Kind, Measured, from_sigstore, measure, pack
 from moat.cli import completers, failure
 from moat.cli.app import App, common, read_input
 from moat.cli.failure import fail
 from moat.cli.speak import say
 from moat.cli.units import MANIFEST, Duration
-from moat.errors import InvalidSignature, MoatError
+from moat.errors import InvalidSignature, MoatError, NotAttested
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from moat import Identity
 
 ENVELOPE_BYTES: Final = 32 * 1024
 """An envelope has no more (spec/attest.md)."""
@@ -52,14 +54,37 @@ def attest() -> None:
     help="Whose key signs. Repeatable.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it here.")
+@click.option(
+    "--from-sigstore", "bundle", metavar="BUNDLE", shell_complete=completers.files,
+    help="Only if this Sigstore bundle (a file or `-`) verifies, without the network.",
+)  # fmt: skip
+@click.option("--identity", metavar="ID", help="Who must have signed the bundle, exactly.")
+@click.option("--issuer", metavar="URL", help="Who says that it was them, exactly.")
+@click.option(
+    "--trusted-root", type=click.Path(dir_okay=False, path_type=Path),
+    help="A trusted_root.json; left out: that of the package `sigstore`.",
+)  # fmt: skip
 @common()
-def sign(app: App, *, path: Path, kind: Kind | None, by: tuple[str, ...], out: Path | None) -> None:
+def sign(
+    app: App,
+    *,
+    path: Path,
+    kind: Kind | None,
+    by: tuple[str, ...],
+    out: Path | None,
+    **sigstore: Any,
+) -> None:
     """Vouch for PATH with keys kept here: a .wasm file, a skill's folder, a tool's description.
 
     The statement names SHA-256 digests and the present second; without --out it is printed.
     """
+    _check(**sigstore)
     measured = _measure(path, kind)
-    made = measured.sign(*(app.keys.load(name) for name in by))
+    signers = [app.keys.load(name) for name in by]
+    if sigstore["bundle"] is None:
+        made = measured.sign(*signers)
+    else:
+        made = _relayed(measured, signers, **sigstore)
     if out is not None:
         _files.write(out.absolute(), bytes(made) + b"\n", secret=False, overwrite=True)
     document = _document(app, measured, made) | {
@@ -169,6 +194,39 @@ def _verified(envelopes: list[bytes], requirement: Requirement) -> list[Attestat
     if not found and refused is not None:
         raise refused
     return found
+
+
+def _check(
+    bundle: str | None, identity: str | None, issuer: str | None, trusted_root: Path | None
+) -> None:
+    """Take a bundle with who signed it, or neither."""
+    if bundle is None and (identity, issuer, trusted_root) != (None, None, None):
+        message = "`--identity`, `--issuer` and `--trusted-root` are about a bundle; there is none"
+        fail("usage", message, "name it with `--from-sigstore`", failure.USAGE)
+    if bundle is not None and not (identity and issuer):
+        message = "a bundle says nothing unless it is known who must have signed it"
+        fail("usage", message, "name `--identity` and `--issuer`", failure.USAGE)
+
+
+def _relayed(
+    measured: Measured,
+    signers: list[Identity],
+    *,
+    bundle: str,
+    identity: str,
+    issuer: str,
+    trusted_root: Path | None,
+) -> Attestation:
+    """Vouch for it because a bundle shows that somebody else did."""
+    try:
+        return from_sigstore(
+            read_input(bundle, BUNDLE_BYTES), measured, identity=identity, issuer=issuer,
+            signers=signers, trust_root=trusted_root,
+        )  # fmt: skip
+    except (InvalidSignature, NotAttested) as error:
+        refused = failure.verification(error)
+        refused.next = "give the bundle of this very file, and who signed it, as its issuer says"
+        raise refused from error
 
 
 def _measure(path: Path, kind: Kind | None) -> Measured:

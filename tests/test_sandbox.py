@@ -67,6 +67,30 @@ def test_a_guest_that_never_ends_runs_out_of_fuel(permit):
     assert caught.value.limit == "fuel"
 
 
+def test_code_need_not_count_fuel_where_the_token_says_so(permit, audit):
+    unmetered, metered = Sandbox(wat("echo"), metered=False), Sandbox(wat("echo"))
+    assert (unmetered.metered, metered.metered) == (False, True)
+    assert unmetered.sha256 == metered.sha256
+    free = LIMITS.replace(fuel=Limits.UNMETERED)
+    assert eval(repr(free)) == free
+    spent = permit(free)
+    assert unmetered.run(spent, stdin=b"x").check().fuel_used == Limits.UNMETERED
+    assert next(audit.entries(spent.outcome))["body"]["fuel"] == Limits.UNMETERED
+    assert metered.run(permit(free), stdin=b"x").check().fuel_used < LIMITS.fuel
+    unspent = permit()
+    with pytest.raises(MalformedInput, match="without a meter"):
+        unmetered.run(unspent, stdin=b"x")
+    assert metered.run(unspent, stdin=b"x").check().stdout == b"x"
+
+
+def test_a_call_need_not_count_fuel_either(permit):
+    unmetered = Sandbox(wat("typed"), metered=False)
+    called = unmetered.call(permit(LIMITS.replace(fuel=Limits.UNMETERED)), "add", [1, 2]).check()
+    assert (called.result, called.fuel_used) == (3, Limits.UNMETERED)
+    with pytest.raises(MalformedInput, match="without a meter"):
+        unmetered.call(permit(), "add", [1, 2])
+
+
 def test_a_guest_is_stopped_by_the_clock(permit):
     slow = LIMITS.replace(fuel=1 << 62, time=timedelta(milliseconds=50))
     outcome = Sandbox(wat("spin")).run(permit(slow))

@@ -1,4 +1,4 @@
-"""The process that compiles: started with the path of the native module, memory and seconds.
+"""The process that compiles: started with the native module's path, memory, seconds and meter.
 
 Run by its path and never imported, with nothing of the environment and no site packages, so that
 it starts in a moment and is the very module that asks (``rust/sandbox/src/compiler.rs``).
@@ -10,7 +10,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 
 
-def main(native: str, memory: str, seconds: str) -> None:
+def main(native: str, memory: str, seconds: str, meter: str) -> None:
     """Compile standard input to standard output, within limits."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # compiling asks no interpreter whether to stop
@@ -19,7 +19,7 @@ def main(native: str, memory: str, seconds: str) -> None:
         raise ImportError(native)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.serve(int(memory), int(seconds))
+    module.serve(int(memory), int(seconds), {"fuel": True, "time": False}[meter])
 
 
 if __name__ == "__main__":

@@ -221,6 +221,9 @@ class Secret:
 class Limits:
     """What code run under a token may spend and reach; an axis left out is zero or empty."""
 
+    UNMETERED: ClassVar[int]
+    """Fuel for code that time alone bounds: the largest number, 2^63 - 1."""
+
     def __new__(
         cls,
         *,
@@ -1051,7 +1054,8 @@ class SandboxOutcome:
     @property
     def stderr(self) -> bytes: ...
     @property
-    def fuel_used(self) -> int: ...
+    def fuel_used(self) -> int:
+        """Fuel units; ``Limits.UNMETERED`` where the code counts none."""
     @property
     def memory_peak(self) -> int: ...
     @property
@@ -1096,15 +1100,19 @@ class Module:
         *,
         cache: CodeFolder | None = None,
         compiler: tuple[Sequence[str], timedelta, int] | None = None,
+        metered: bool = True,
     ) -> Self:
         """Compile a core module or component, or find the same bytes compiled before in this
         process or in ``cache``. ``compiler`` is a program that calls ``serve``, and the time and
         bytes of memory it may take; without one this process compiles, for as long as it takes.
-        Raises ``SandboxError`` where it takes more."""
+        Raises ``SandboxError`` where it takes more. Code that is not ``metered`` runs where the
+        fuel is ``Limits.UNMETERED``, and is ``MalformedInput`` elsewhere."""
     @property
     def sha256(self) -> bytes: ...
     @property
     def is_component(self) -> bool: ...
+    @property
+    def metered(self) -> bool: ...
     def run(
         self,
         permit: Permit,
@@ -1152,10 +1160,10 @@ class Module:
         """Do once more what a deterministic run did, with no effect and no line in a log; limits
         with directories are ``MalformedInput``."""
 
-def serve(memory: int, seconds: int) -> None:
-    """Take on limits (bytes of address space, seconds of processors), compile standard input and
-    write to standard output what ``Module`` reads. The process is good for nothing else
-    afterwards."""
+def serve(memory: int, seconds: int, metered: bool) -> None:
+    """Take on limits (bytes of address space, seconds of processors), compile standard input, with
+    a meter or without, and write to standard output what ``Module`` reads. The process is good for
+    nothing else afterwards."""
 
 def keep_apart(limits: Limits, folders: Sequence[str | PathLike[str]]) -> None:
     """Refuse limits with a directory that holds one of these folders or lies in one:

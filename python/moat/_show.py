@@ -19,13 +19,15 @@ from rich.segment import Segment
 from rich.text import Text
 from rich.tree import Tree
 
+from moat._native import Limits
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from rich.console import ConsoleOptions, RenderResult
 
-    from moat._native import AgentId, Denial, Grant, Limits, Link, Token
+    from moat._native import AgentId, Denial, Grant, Link, Token
 
 WIDTH = 100
 """Columns at most: longer lines are hard to read."""
@@ -100,6 +102,11 @@ def until(second: int, now: int) -> str:
     return f"{span(now - second)} ago" if second < now else "now"
 
 
+def fuel(units: int) -> str:
+    """Tell fuel, or that nobody counts it."""
+    return "unmetered" if units == Limits.UNMETERED else f"{units:,}"
+
+
 def amount(axis: str, value: object) -> str:
     """Tell a limit with its unit."""
     match value:
@@ -108,7 +115,7 @@ def amount(axis: str, value: object) -> str:
         case 0 | () | []:
             return "none"
         case int():
-            return f"{value:,}" if axis == "fuel" else size(value)
+            return fuel(value) if axis == "fuel" else size(value)
         case tuple() | list():
             return ", ".join(map(str, value))
     return str(value)

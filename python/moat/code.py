@@ -14,13 +14,14 @@ from datetime import timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from moat._native import Limits
 from moat.errors import MalformedInput, SandboxError
 from moat.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from moat._native import Egress, Limits, Permit, SandboxOutcome
+    from moat._native import Egress, Permit, SandboxOutcome
     from moat.sandbox import CodeCache
     from moat.session import Narrowing, Session, Tool
 
@@ -37,7 +38,7 @@ LANGUAGES: Final[dict[Language, tuple[str, str]]] = {
 """Where the interpreter of each language lies: a distribution, and a file in it."""
 
 RUN: Final = "hyperlight:sandbox/executor#run"
-_READY: Final[dict[tuple[Language, int], Sandbox]] = {}
+_READY: Final[dict[tuple[Language, bool, int], Sandbox]] = {}
 """Interpreters of this process; a forked child finds its own."""
 
 MARGIN: Final = timedelta(seconds=30)
@@ -90,10 +91,12 @@ def run(
     limits, as for any component.
 
     Compiling an interpreter takes half a minute; it is done once in a process, and once for all
-    where a ``cache`` keeps the code (``moat.cache``). Raises ``Denied``,
+    where a ``cache`` keeps the code (``moat.cache``). With ``fuel=Limits.UNMETERED`` in the limits
+    it is one compiled without a meter. Raises ``Denied``,
     ``AttenuationViolation``, ``MalformedInput``, and ``SandboxError`` where the extra is missing.
     """
-    sandbox = interpreter(language, cache=cache)
+    metered = _metered(session, limits)
+    sandbox = interpreter(language, cache=cache, metered=metered)
     return _run(session, sandbox, source, language, tools, resource, limits, egress, None)
 
 
@@ -110,31 +113,38 @@ async def run_async(
 ) -> CodeOutcome:
     """Do what ``run`` does beside the event loop, on which ``async def`` tools run."""
     loop = asyncio.get_running_loop()
-    sandbox = await asyncio.to_thread(interpreter, language, cache=cache)
+    metered = _metered(session, limits)
+    sandbox = await asyncio.to_thread(interpreter, language, cache=cache, metered=metered)
     return await asyncio.to_thread(
         _run, session, sandbox, source, language, tools, resource, limits, egress, loop
     )
 
 
-def interpreter(language: Language, *, cache: CodeCache | None = None) -> Sandbox:
+def interpreter(
+    language: Language, *, cache: CodeCache | None = None, metered: bool = True
+) -> Sandbox:
     """Find what runs a language; compiled once in this process, and not if ``cache`` has it."""
     if language not in LANGUAGES:
         message = f"`{language}` is no language of `moat.code`; it has {', '.join(LANGUAGES)}"
         raise MalformedInput(message)
-    ready = _READY.get((language, os.getpid()))
-    if ready is None:
-        ready = _READY[language, os.getpid()] = _compiled(language, cache)
-    return ready
+    key = (language, metered, os.getpid())
+    if key not in _READY:
+        _READY[key] = _compiled(language, cache, metered=metered)
+    return _READY[key]
 
 
-def _compiled(language: Language, cache: CodeCache | None) -> Sandbox:
+def _compiled(language: Language, cache: CodeCache | None, *, metered: bool) -> Sandbox:
     name, member = LANGUAGES[language]
     try:
         path = metadata.distribution(name).locate_file(member)
     except metadata.PackageNotFoundError as error:
         message = f"`{language}` is run by an extra; install `moat[{language}]`"
         raise SandboxError(message) from error
-    return Sandbox(str(path), cache=cache)
+    return Sandbox(str(path), cache=cache, metered=metered)
+
+
+def _metered(session: Session, limits: Limits | None) -> bool:
+    return (limits or session.token.limits).fuel != Limits.UNMETERED
 
 
 def _run(  # noqa: PLR0917 - what `run` is told

@@ -123,11 +123,17 @@ class Sandbox:
         *,
         cache: CodeCache | None = None,
         compiling: Compiling = COMPILING,
+        metered: bool = True,
     ) -> None:
         """Compile a ``.wasm`` file, or its bytes; ``SandboxError`` where that cannot be done.
 
         Compiling happens in a process of its own (``sys.executable``), under ``compiling``, unless
         this process has the code in memory or ``cache`` has it.
+
+        Code that is not ``metered`` counts no fuel and is bounded by time alone; what calls and
+        branches a lot is quicker so. It runs under permits with ``fuel=Limits.UNMETERED`` only,
+        and is charged that; any other one is ``MalformedInput``, and stays unopened. Such a permit
+        runs metered code too, and is charged what the code used.
         """
         if not isinstance(module, bytes):
             try:
@@ -137,7 +143,7 @@ class Sandbox:
                 raise SandboxError(message) from error
         compiler = (_compiler(), compiling.time, compiling.memory)
         kept = None if cache is None else cache._folder  # noqa: SLF001 (both are of this module)
-        self._module = Module(module, cache=kept, compiler=compiler)
+        self._module = Module(module, cache=kept, compiler=compiler, metered=metered)
 
     @property
     def sha256(self) -> bytes:
@@ -148,6 +154,11 @@ class Sandbox:
     def is_component(self) -> bool:
         """Whether it is a component, with typed functions, and not a core module."""
         return self._module.is_component
+
+    @property
+    def metered(self) -> bool:
+        """Whether its code counts fuel."""
+        return self._module.metered
 
     def run(
         self,
@@ -179,10 +190,10 @@ class Sandbox:
 
         A ``deterministic`` run has clocks that begin at 2000-01-01 and move when they are looked
         at, waits that are over at once, and random bytes that follow from the module. It sends
-        nothing, and where it is given tools or its token names directories it is
-        ``MalformedInput``. The same module, input and limits give the same output and fuel,
-        unless the time is over first; the outcome entry says ``deterministic``, and ``moat audit
-        rerun`` repeats it.
+        nothing, and where it is given tools, its token names directories or the code is not
+        metered it is ``MalformedInput``. The same module, input and limits give the same output
+        and fuel, unless the time is over first; the outcome entry says ``deterministic``, and
+        ``moat audit rerun`` repeats it.
         """
         network = None if deterministic else self._network(permit, egress, secrets)
         return self._module.run(

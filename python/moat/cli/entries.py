@@ -133,7 +133,7 @@ def said(entry: Mapping[str, Any], names: Mapping[str, str]) -> Text:
         case "outcome":
             fuel = body.get("fuel")
             told.append(f"of {the('decision')}: {the('status')}")
-            told.append(f", {fuel:,} fuel" if isinstance(fuel, int) else "", "dim")
+            told.append(f", {_show.fuel(fuel)} fuel" if isinstance(fuel, int) else "", "dim")
         case "control":
             told.append(f"{the('verb')} {the('target')} ", "yellow")
             told.append(f"{who('id')} by {who('signer')}")

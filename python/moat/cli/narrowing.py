@@ -9,7 +9,7 @@ import click
 from moat import Host, Identity
 from moat.cli import failure
 from moat.cli.failure import fail
-from moat.cli.units import NONE, Count, Duration, FolderMode, HostText, Size
+from moat.cli.units import NONE, Duration, FolderMode, Fuel, HostText, Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def narrowing(command: Callable[..., None]) -> Callable[..., None]:
             "--secret", "secrets", multiple=True, metavar="HANDLE",
             help="Of its secrets only this. Repeatable.",
         ),
-        click.option("--fuel", type=Count(), help="At most so many instructions, such as 5M."),
+        click.option("--fuel", type=Fuel(), help="At most so many instructions, such as 5M."),
         click.option("--memory", type=Size(), help="At most so much memory, such as 64MiB."),
         click.option("--time", "wall", type=Duration(), help="At most so long: 2s."),
         click.option("--output", type=Size(), help="At most so much output, such as 1MiB."),

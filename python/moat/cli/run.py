@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from moat import Message, Sandbox, _show, code
+from moat import Limits, Message, Sandbox, _show, code
 from moat._native import Egress
 from moat.cli import completers, failure
 from moat.cli.app import App, common, dumps, read_input, read_token
@@ -114,7 +114,8 @@ def run(app: App, *, file: Path, text: str, name: str | None, **given: Unpack[Gi
     if narrows(given):
         who, held = mint(held, agent, given)
     app.keep_keys_from(held.limits)
-    sandbox = Sandbox(file, cache=code_cache(app.state))
+    metered = held.limits.fuel != Limits.UNMETERED or given["deterministic"]
+    sandbox = Sandbox(file, cache=code_cache(app.state), metered=metered)
     args = {"argv": list(given["argv"])}
     env = dict(given["env"])
     payload = read_input(given["stdin"], INPUT_BYTES) if given["stdin"] else b""

@@ -16,10 +16,10 @@ from moat.cli.app import App, common, read_token
 from moat.cli.failure import CommandError, fail
 from moat.cli.units import (
     NONE,
-    Count,
     DenialText,
     Duration,
     Folder,
+    Fuel,
     GrantText,
     HostText,
     RequirementText,
@@ -84,7 +84,7 @@ def terms(command: Callable[..., None]) -> Callable[..., None]:
             "--deny", type=DenialText(), multiple=True, metavar="'PATTERN ACTIONS'",
             help="Refuse this whatever is granted; '*' is any action. Repeatable.",
         ),
-        click.option("--fuel", type=Count(), help="Instructions for code, such as 5M."),
+        click.option("--fuel", type=Fuel(), help="Instructions for code: 5M, or unmetered."),
         click.option("--memory", type=Size(), help="Memory for code, such as 64MiB."),
         click.option("--time", "wall", type=Duration(), help="Wall-clock time of a run: 2s."),
         click.option("--output", type=Size(), help="Output of a run, such as 1MiB."),

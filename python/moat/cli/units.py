@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NONE: Final = "none"
 """Written out: the empty set of hosts, directories or secrets."""
+UNMETERED: Final = "unmetered"
+"""Written out: fuel that nobody counts."""
 MANIFEST: Final = "urn:moat:manifest:v1"
 """The predicate type of attestations where none is named."""
 
@@ -114,6 +116,16 @@ class Count(_Type):
             message = f"`{text}` is not a number; write `5M` or `5_000_000`"
             raise ValueError(message)
         return _bounded(text, int(found[1]) * (_THOUSANDS[found[2].lower()] if found[2] else 1))
+
+
+class Fuel(_Type):
+    """A ``Count``, or ``unmetered`` for what time alone bounds."""
+
+    name = "fuel"
+
+    def parse(self, text: str) -> int:
+        """Take a number, or the word."""
+        return Limits.UNMETERED if text == UNMETERED else Count().parse(text)
 
 
 def _bounded(text: str, number: int) -> int:

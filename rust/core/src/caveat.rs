@@ -20,7 +20,7 @@ mod secret;
 mod tree;
 
 pub use host::{HostRule, Methods, reach};
-pub use limit::Limits;
+pub use limit::{Limits, UNMETERED};
 pub use range::Range;
 pub use requirement::Requirement;
 pub(crate) use requirement::checked as sorted_requirements;

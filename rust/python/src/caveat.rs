@@ -181,6 +181,9 @@ fn texts<'py>(py: Python<'py>, set: &[pattern::Pattern]) -> PyResult<Bound<'py, 
 
 #[pymethods]
 impl Limits {
+    #[classattr]
+    const UNMETERED: u64 = caveat::UNMETERED;
+
     #[new]
     #[pyo3(signature = (
         *, fuel=None, memory=None, time=None, output=None, hosts=None, read=None, write=None,
@@ -290,8 +293,12 @@ impl Limits {
 
     fn __repr__(&self) -> String {
         let it = &self.0;
+        let fuel = match it.fuel {
+            caveat::UNMETERED => "Limits.UNMETERED".to_owned(),
+            fuel => fuel.to_string(),
+        };
         let mut parts = vec![
-            format!("fuel={}", it.fuel),
+            format!("fuel={fuel}"),
             format!("memory={}", it.memory),
             format!("time=timedelta(milliseconds={})", it.time_ms),
             format!("output={}", it.output),

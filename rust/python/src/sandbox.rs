@@ -8,8 +8,8 @@ use std::time::Duration;
 use moat_core::key::sha256;
 use moat_log::End;
 use moat_sandbox::{
-    Bounds, CodeCache, Compiler, Engine, Input, Interrupt, Outcome, Outgoing, SandboxError, Source,
-    Status, Value,
+    Bounds, CodeCache, Compiler, Engine, Input, Interrupt, Meter, Outcome, Outgoing, SandboxError,
+    Source, Status, Value,
 };
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -109,13 +109,17 @@ impl CodeFolder {
     }
 }
 
-/// Take on limits (bytes of address space, seconds of processors), compile standard input and
-/// write to standard output what ``Module`` reads. The process is good for nothing else
-/// afterwards.
+/// Take on limits (bytes of address space, seconds of processors), compile standard input, with a
+/// meter or without, and write to standard output what ``Module`` reads. The process is good for
+/// nothing else afterwards.
 #[pyfunction]
-pub(crate) fn serve(py: Python<'_>, memory: u64, seconds: u64) -> PyResult<()> {
-    let served = py.detach(|| moat_sandbox::serve(memory, seconds));
+pub(crate) fn serve(py: Python<'_>, memory: u64, seconds: u64, metered: bool) -> PyResult<()> {
+    let served = py.detach(|| moat_sandbox::serve(memory, seconds, meter(metered)));
     served.map_err(|error| PyRuntimeError::new_err(error.to_string()))
+}
+
+fn meter(metered: bool) -> Meter {
+    if metered { Meter::Fuel } else { Meter::Time }
 }
 
 /// A compiled WebAssembly module or component and the SHA-256 of its bytes.
@@ -130,17 +134,19 @@ pub(crate) struct Module {
 #[pymethods]
 impl Module {
     #[new]
-    #[pyo3(signature = (wasm, *, cache=None, compiler=None))]
+    #[pyo3(signature = (wasm, *, cache=None, compiler=None, metered=true))]
     fn new(
         py: Python<'_>,
         wasm: &[u8],
         cache: Option<CodeFolder>,
         compiler: Option<(Vec<OsString>, Duration, u64)>,
+        metered: bool,
     ) -> Result<Self> {
         let engine = engine(py).map_err(|error| raise(py, &error))?;
         let compiler = compiler.map(|(program, time, memory)| Compiler { program, memory, time });
         let cached = cache.as_ref().map(|folder| &folder.cache);
-        let source = Source { cache: cached, compiler: compiler.as_ref() };
+        let meter = meter(metered);
+        let source = Source { cache: cached, compiler: compiler.as_ref(), meter };
         let module = py.detach(|| engine.load_from(wasm, None, source));
         let module = module.map_err(|error| raise(py, &error))?;
         Ok(Self { engine, module, cache })
@@ -223,6 +229,11 @@ impl Module {
         self.module.is_component()
     }
 
+    #[getter]
+    fn metered(&self) -> bool {
+        self.module.meter() == Meter::Fuel
+    }
+
     fn __repr__(&self) -> String {
         let [a, b, c, d, ..] = self.module.sha256();
         format!("Module({a:02x}{b:02x}{c:02x}{d:02x}…)")
@@ -250,9 +261,7 @@ impl Module {
         let bounds = py.detach(|| apart(permit.bounds(), &folders));
         let bounds = bounds.map_err(|error| raise(py, &error))?;
         let deterministic = input.seed.is_some();
-        if deterministic {
-            bounds.repeatable().map_err(|error| raise(py, &error))?;
-        }
+        self.module.keeps(&bounds, deterministic).map_err(|error| raise(py, &error))?;
         let message = permit.verified().message().id();
         let serving = tools.map(|tools| tools.get().serve(py, message)).transpose()?;
         input.host = serving.as_ref().map(Serving::host);

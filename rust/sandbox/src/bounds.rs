@@ -14,7 +14,8 @@ use crate::{Host, Outgoing, SandboxError, dirs};
 /// Limits of one run. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// Executed WebAssembly operators, in wasmtime fuel units.
+    /// Executed WebAssembly operators, in wasmtime fuel units; `UNMETERED` where time alone
+    /// bounds them.
     pub fuel: u64,
     /// Bytes of linear memory and tables, together.
     pub memory: u64,

@@ -1,10 +1,12 @@
-//! What was made once is kept, by the SHA-256 of what it was made from.
+//! What was made once is kept, by the SHA-256 of what it was made from and what it is for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The digest of the very bytes that a value is made from; no path, no name.
-pub(crate) type Key = [u8; 32];
+use crate::Meter;
+
+/// The digest of the very bytes that a value is made from, no path, no name; and its [`Meter`].
+pub(crate) type Key = (Meter, [u8; 32]);
 
 /// A bounded cache that makes each value once, however many threads ask for it. What was used
 /// longest ago goes first; whoever holds a value keeps it.
@@ -147,10 +149,14 @@ mod tests {
 
     const MOST: Most = Most { entries: 3, bytes: 100 };
 
+    fn at(key: u8) -> Key {
+        (Meter::Fuel, [key; 32])
+    }
+
     /// Asks for a value of this size; whether it had to be made.
     fn ask(cache: &Cache<u8>, key: u8, bytes: usize) -> bool {
         let mut made = false;
-        let value = cache.get_or_make([key; 32], || {
+        let value = cache.get_or_make(at(key), || {
             made = true;
             Ok::<_, ()>((key, bytes))
         });
@@ -195,7 +201,7 @@ mod tests {
     fn a_failure_is_not_kept() {
         let cache = Cache::<u8>::new(MOST);
         for _ in 0..5 {
-            assert_eq!(cache.get_or_make([1; 32], || Err("no")), Err("no"));
+            assert_eq!(cache.get_or_make(at(1), || Err("no")), Err("no"));
             assert_eq!(cache.size(), (0, 0));
         }
         assert!(ask(&cache, 1, 1));
@@ -213,7 +219,7 @@ mod tests {
                         thread::yield_now();
                         Ok::<_, ()>((made.fetch_add(1, Ordering::SeqCst), 1))
                     };
-                    assert_eq!(cache.get_or_make([1; 32], slow), Ok(0));
+                    assert_eq!(cache.get_or_make(at(1), slow), Ok(0));
                 });
             }
         });
@@ -227,7 +233,7 @@ mod tests {
             for key in [1, 2] {
                 let (cache, both) = (&cache, &both);
                 scope.spawn(move || {
-                    cache.get_or_make([key; 32], || {
+                    cache.get_or_make(at(key), || {
                         both.wait();
                         Ok::<_, ()>((key, 1))
                     })
@@ -242,17 +248,17 @@ mod tests {
         let (cache, begun) = (Cache::new(MOST), Barrier::new(2));
         thread::scope(|scope| {
             let first = scope.spawn(|| {
-                cache.get_or_make([1; 32], || {
+                cache.get_or_make(at(1), || {
                     begun.wait();
                     thread::sleep(Duration::from_millis(20));
                     Err::<(u8, usize), _>("no")
                 })
             });
             begun.wait();
-            assert_eq!(cache.get_or_make([1; 32], || Ok::<_, ()>((7, 1))), Ok(7));
+            assert_eq!(cache.get_or_make(at(1), || Ok::<_, ()>((7, 1))), Ok(7));
             assert_eq!(first.join().unwrap(), Err("no"));
         });
-        assert_eq!(cache.get_or_make([1; 32], || Err("not made again")), Ok(7));
+        assert_eq!(cache.get_or_make(at(1), || Err("not made again")), Ok(7));
         assert_eq!(cache.size(), (1, 1));
     }
 
@@ -266,7 +272,7 @@ mod tests {
                     for step in 0..500_u16 {
                         let key = u8::try_from(step.wrapping_mul(31) % 7).unwrap() ^ (start & 3);
                         let size = usize::from(key) * 9;
-                        let value = cache.get_or_make([key; 32], || Ok::<_, ()>((key, size)));
+                        let value = cache.get_or_make(at(key), || Ok::<_, ()>((key, size)));
                         assert_eq!(value, Ok(key));
                     }
                 });

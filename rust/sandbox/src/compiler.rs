@@ -20,7 +20,7 @@ use crate::artifact::{ARTIFACT_BYTES, Artifact};
 use crate::engine::{config, guarded};
 use crate::error::printable;
 use crate::shape;
-use crate::{MODULE_BYTES, SandboxError};
+use crate::{MODULE_BYTES, Meter, SandboxError};
 
 /// Threads that compile one module.
 const THREADS: u64 = 4;
@@ -37,7 +37,8 @@ const REFUSED: u8 = 2;
 /// Starts a process for each module that is compiled. That process has to call [`serve`].
 #[derive(Clone, Debug)]
 pub struct Compiler {
-    /// A program and its arguments; `memory` and `time` follow, in bytes and in seconds.
+    /// A program and its arguments; `memory` and `time` follow, in bytes and in seconds, and the
+    /// meter: `fuel` or `time`.
     pub program: Vec<OsString>,
     /// Address space of the process, its own code in it.
     pub memory: u64,
@@ -51,8 +52,8 @@ impl Compiler {
     /// # Errors
     /// [`SandboxError::Module`] where the compiler refuses the bytes; [`SandboxError::Compiling`]
     /// where it is given too little, or no such process starts.
-    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<Artifact, SandboxError> {
-        let mut child = self.start()?;
+    pub(crate) fn compile(&self, bytes: &[u8], meter: Meter) -> Result<Artifact, SandboxError> {
+        let mut child = self.start(meter)?;
         let (into, from) = (child.stdin.take(), child.stdout.take());
         let child = Mutex::new(child);
         let kill = || {
@@ -93,7 +94,7 @@ impl Compiler {
         }
     }
 
-    fn start(&self) -> Result<Child, SandboxError> {
+    fn start(&self, meter: Meter) -> Result<Child, SandboxError> {
         let failed = |why: String| {
             let next = "set `sys.executable` to a Python interpreter";
             let text = format!("no process to compile in can be started: {why}; {next}");
@@ -110,6 +111,10 @@ impl Compiler {
         Command::new(program)
             .args(arguments)
             .args([self.memory.to_string(), self.seconds().to_string()])
+            .arg(match meter {
+                Meter::Fuel => "fuel",
+                Meter::Time => "time",
+            })
             .env_clear()
             .envs(libraries)
             .env(MARK, "1")
@@ -159,7 +164,7 @@ impl Compiler {
 ///
 /// # Errors
 /// [`SandboxError::Internal`]; nothing was answered then.
-pub fn serve(memory: u64, seconds: u64) -> Result<(), SandboxError> {
+pub fn serve(memory: u64, seconds: u64, meter: Meter) -> Result<(), SandboxError> {
     confine(memory, seconds).map_err(|error| SandboxError::Internal(error.to_string()))?;
     let failed = |error: std::io::Error| SandboxError::Internal(error.kind().to_string());
     let mut bytes = Vec::new();
@@ -167,7 +172,7 @@ pub fn serve(memory: u64, seconds: u64) -> Result<(), SandboxError> {
     std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(failed)?;
     let made = guarded(|| {
         shape::fits(&bytes)?;
-        let mut config = config();
+        let mut config = config(meter);
         config.parallel_compilation(true);
         let engine = wasmtime::Engine::new(&config).map_err(SandboxError::internal)?;
         Artifact::compile(&engine, &bytes, shape::kind(&bytes)?)

@@ -1,6 +1,7 @@
 //! Compiled code in a folder, each entry authenticated.
 //!
-//! An entry is `head ‖ artifact`; its name is the SHA-256 of the WebAssembly in hex. The head:
+//! An entry is `head ‖ artifact`; its name is the SHA-256 of the WebAssembly in hex, and then
+//! [`UNMETERED`] where the code counts no fuel. The head:
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -26,8 +27,8 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamp
 use rustix::process::geteuid;
 use sha2::Sha256;
 
-use crate::SandboxError;
 use crate::artifact::{ARTIFACT_BYTES, Artifact};
+use crate::{Meter, SandboxError};
 
 /// Most bytes of all entries together; those used longest ago go first.
 pub const CACHE_BYTES: u64 = 1 << 30;
@@ -35,6 +36,7 @@ pub const CACHE_BYTES: u64 = 1 << 30;
 const MAGIC: &[u8; 16] = b"moat code cache1";
 const TAG: usize = 16 + 32 + 32 + 8;
 const HEAD: usize = TAG + 32;
+const UNMETERED: &str = "-unmetered";
 const DOMAIN: &[u8] = b"moat-code-cache-v1";
 const OTHERS: u32 = 0o077;
 
@@ -77,10 +79,12 @@ enum Count {
     Unwritten,
 }
 
-/// What a piece of code is asked for by: the compiler's digest, and that of the WebAssembly.
+/// What a piece of code is asked for by: the compiler's digest, and that of the WebAssembly. The
+/// compiler's differs with the meter too, so neither is taken for the other.
 pub(crate) struct Name {
     pub(crate) environment: [u8; 32],
     pub(crate) sha256: [u8; 32],
+    pub(crate) meter: Meter,
 }
 
 impl CodeCache {
@@ -249,7 +253,11 @@ impl CodeCache {
 
 impl Name {
     fn file(&self) -> String {
-        hex(&self.sha256)
+        let sha256 = hex(&self.sha256);
+        match self.meter {
+            Meter::Fuel => sha256,
+            Meter::Time => sha256 + UNMETERED,
+        }
     }
 
     /// The head of an entry without its tag.
@@ -278,7 +286,10 @@ fn draft() -> io::Result<String> {
 fn ours(name: &[u8]) -> bool {
     let stem = match name.strip_prefix(b".") {
         Some(rest) => rest.strip_suffix(b".tmp").filter(|stem| stem.len() == 16),
-        None => Some(name).filter(|name| name.len() == 64),
+        None => {
+            let stem = name.strip_suffix(UNMETERED.as_bytes()).unwrap_or(name);
+            Some(stem).filter(|stem| stem.len() == 64)
+        }
     };
     stem.is_some_and(|stem| stem.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
@@ -299,7 +310,7 @@ mod tests {
     const CODE: &[u8] = b"machine code";
 
     fn name(number: u8) -> Name {
-        Name { environment: [1; 32], sha256: [number; 32] }
+        Name { environment: [1; 32], sha256: [number; 32], meter: Meter::Fuel }
     }
 
     fn code(bytes: &[u8]) -> Artifact {
@@ -363,9 +374,13 @@ mod tests {
         assert_eq!(found(&cache, &name(2)), None);
         let newer = Name { environment: [2; 32], ..name(1) };
         assert_eq!(found(&cache, &newer), None);
+        let unmetered = Name { environment: [3; 32], meter: Meter::Time, ..name(1) };
+        assert_eq!(found(&cache, &unmetered), None, "of another name");
+        std::fs::copy(place(&name(1)), place(&unmetered)).unwrap();
+        assert_eq!(found(&cache, &unmetered), None);
         let other = CodeCache::open(&folder.path().join("code"), &[8; 32]).unwrap();
         assert_eq!(found(&other, &name(1)), None);
-        assert_eq!((cache.counts().refused, other.counts().refused), (2, 1));
+        assert_eq!((cache.counts().refused, other.counts().refused), (3, 1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One engine per process: the compiler's settings, the linker and the clock that stops runs.
+//! One engine per process: the compiler's settings, and the clock that stops runs.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,11 +9,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
 use wasmtime::{Config, EngineWeak, WasmFeatures};
 
-use crate::artifact::{Artifact, environment};
+use crate::artifact::Artifact;
 use crate::cache::{Cache, Most};
 use crate::disk::{Name, hex};
-use crate::pool::Place;
-use crate::shape::{self, FEATURES, Kind};
+use crate::pool::Places;
+use crate::shape::{self, FEATURES};
 use crate::{CodeCache, Compiler, Module, SandboxError};
 
 /// Compiled modules that are kept for the next load of the same bytes, and the bytes of machine
@@ -24,20 +24,29 @@ const KEPT: Most = Most { entries: 64, bytes: 256 << 20 };
 pub const TICK: Duration = Duration::from_millis(10);
 
 /// Compiles and runs modules. Cheap to clone; meant to be made once per process and shared by
-/// its threads. The first run starts one background thread; the last clone stops it. A process
-/// that was forked makes its own.
+/// its threads. The first run with each [`Meter`] starts one background thread; the last clone
+/// stops it. A process that was forked makes its own.
 #[derive(Clone)]
 pub struct Engine(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    /// Where instances have slots, if there are any, and where they have none.
-    pooled: Option<Place>,
-    plain: Place,
-    clock: OnceLock<Clock>,
+    metered: Places,
+    /// Made when it is first asked for.
+    unmetered: OnceLock<Places>,
     modules: Cache<Module>,
     compiled: AtomicU64,
-    environment: [u8; 32],
     process: u32,
+}
+
+/// What bounds the work of code; another meter is other machine code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Meter {
+    /// Fuel, and time.
+    #[default]
+    Fuel,
+    /// Time alone. Such code runs where the bounds say [`UNMETERED`](moat_core::caveat::UNMETERED),
+    /// and nowhere else.
+    Time,
 }
 
 /// Where machine code comes from that is not in memory. The default is to compile it here, which is
@@ -48,6 +57,8 @@ pub struct Source<'a> {
     pub cache: Option<&'a CodeCache>,
     /// Compiles in a process of its own.
     pub compiler: Option<&'a Compiler>,
+    /// What the code is to be metered by.
+    pub meter: Meter,
 }
 
 impl Engine {
@@ -58,12 +69,9 @@ impl Engine {
     /// [`SandboxError::Forked`] in a child that was forked while its parent was compiling.
     pub fn new() -> Result<Self, SandboxError> {
         Loading::settle()?;
-        let plain = Place::plain(&config())?;
         Ok(Self(Arc::new(Inner {
-            environment: environment(&plain.wasm),
-            pooled: Place::pooled(config()),
-            plain,
-            clock: OnceLock::new(),
+            metered: Places::new(Meter::Fuel)?,
+            unmetered: OnceLock::new(),
             modules: Cache::new(KEPT),
             compiled: AtomicU64::new(0),
             process: std::process::id(),
@@ -111,7 +119,8 @@ impl Engine {
             let (expected, found) = (hex(&expected), hex(&found));
             return Err(SandboxError::Digest { expected, found });
         }
-        self.0.modules.get_or_make(found, || guarded(|| self.make(bytes, found, source)))
+        let key = (source.meter, found);
+        self.0.modules.get_or_make(key, || guarded(|| self.make(bytes, found, source)))
     }
 
     /// How many modules were compiled; what was found again is not counted.
@@ -127,30 +136,22 @@ impl Engine {
         source: Source<'_>,
     ) -> Result<(Module, usize), SandboxError> {
         let kind = shape::check(bytes)?;
-        let name = Name { environment: self.0.environment, sha256 };
-        let link = |artifact: &Artifact| self.0.link(artifact, kind, sha256);
+        let places = self.0.places(source.meter)?;
+        let name = Name { environment: places.environment, sha256, meter: source.meter };
+        let link = |artifact: &Artifact| places.link(artifact, kind, &name);
         if let Some(kept) = source.cache.and_then(|cache| cache.get(&name)) {
             return link(&kept);
         }
-        let artifact = self.compile(bytes, kind, source.compiler)?;
+        self.0.compiled.fetch_add(1, Ordering::Relaxed);
+        let artifact = match source.compiler {
+            Some(compiler) => compiler.compile(bytes, source.meter),
+            None => Artifact::compile(&places.plain.wasm, bytes, kind),
+        }?;
         let made = link(&artifact)?;
         if let Some(cache) = source.cache {
             cache.put(&name, &artifact);
         }
         Ok(made)
-    }
-
-    fn compile(
-        &self,
-        bytes: &[u8],
-        kind: Kind,
-        compiler: Option<&Compiler>,
-    ) -> Result<Artifact, SandboxError> {
-        self.0.compiled.fetch_add(1, Ordering::Relaxed);
-        match compiler {
-            Some(compiler) => compiler.compile(bytes),
-            None => Artifact::compile(&self.0.plain.wasm, bytes, kind),
-        }
     }
 }
 
@@ -190,39 +191,14 @@ impl Inner {
         if self.process == std::process::id() { Ok(()) } else { Err(SandboxError::Forked) }
     }
 
-    /// In a slot where it fits one.
-    fn link(
-        &self,
-        artifact: &Artifact,
-        kind: Kind,
-        sha256: [u8; 32],
-    ) -> Result<(Module, usize), SandboxError> {
-        let plain = || self.plain.link(artifact, kind, sha256);
-        match self.pooled.as_ref().map(|place| place.link(artifact, kind, sha256)) {
-            None | Some(Err(SandboxError::Internal(_))) => plain(),
-            Some(done) => done,
-        }
-    }
-
-    /// Where a module was loaded.
-    ///
-    /// # Errors
-    /// [`SandboxError::Input`] where that was by another engine.
-    pub(crate) fn place(&self, module: &Module) -> Result<&Place, SandboxError> {
-        let mut places = self.pooled.iter().chain([&self.plain]);
-        let found = places.find(|place| wasmtime::Engine::same(&place.wasm, module.engine()));
-        let text = "the module was loaded by another engine";
-        found.ok_or_else(|| SandboxError::Input(text.into()))
-    }
-
-    /// The running clock, started when first needed.
-    pub(crate) fn clock(&self) -> Result<&Clock, SandboxError> {
-        match self.clock.get() {
-            Some(clock) => Ok(clock),
-            None => {
-                let places = self.pooled.iter().chain([&self.plain]);
-                let clock = Clock::start(places.map(|place| place.wasm.weak()).collect())?;
-                Ok(self.clock.get_or_init(|| clock))
+    /// Where code of this meter lives.
+    pub(crate) fn places(&self, meter: Meter) -> Result<&Places, SandboxError> {
+        match (meter, self.unmetered.get()) {
+            (Meter::Fuel, _) => Ok(&self.metered),
+            (Meter::Time, Some(places)) => Ok(places),
+            (Meter::Time, None) => {
+                let places = Places::new(meter)?;
+                Ok(self.unmetered.get_or_init(|| places))
             }
         }
     }
@@ -244,7 +220,7 @@ struct Running {
 }
 
 impl Clock {
-    fn start(engines: Vec<EngineWeak>) -> Result<Self, SandboxError> {
+    pub(crate) fn start(engines: Vec<EngineWeak>) -> Result<Self, SandboxError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("moat-sandbox")
@@ -305,14 +281,14 @@ impl Drop for Ticking<'_> {
 ///
 /// Memories beside one another in a module are for what the engine makes itself to join two
 /// components; [`shape::check`] lets no guest have them.
-pub(crate) fn config() -> Config {
+pub(crate) fn config(meter: Meter) -> Config {
     let on = FEATURES.union(WasmFeatures::MULTI_MEMORY);
     let mut config = Config::new();
     config
         .wasm_features(on.complement(), false)
         .wasm_features(on, true)
         .concurrency_support(false)
-        .consume_fuel(true)
+        .consume_fuel(meter == Meter::Fuel)
         .epoch_interruption(true)
         // Its threads would not be there after a fork, and who compiles then would wait for them.
         .parallel_compilation(false)

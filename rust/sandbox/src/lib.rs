@@ -7,7 +7,8 @@
 //! With [`Input::seed`] neither is real, and the same code does the same with the same input.
 //!
 //! How each limit holds, for both kinds:
-//! - **fuel** counts executed WebAssembly operators;
+//! - **fuel** counts executed WebAssembly operators, except in code that is compiled without a
+//!   meter ([`Meter::Time`]), which runs only where the bounds name no number of fuel;
 //! - **memory** bounds linear memory and tables together, over all of a component's instances;
 //!   what the host holds for one call of the guest is bounded by the same number;
 //! - **time** is wall clock. Running code is stopped by an epoch tick ([`TICK`] apart), a guest
@@ -72,7 +73,7 @@ pub use bounds::{Bounds, Dir, Input};
 pub use call::Call;
 pub use compiler::{Compiler, serve};
 pub use disk::{CACHE_BYTES, CacheCounts, CodeCache};
-pub use engine::{Engine, Source, TICK};
+pub use engine::{Engine, Meter, Source, TICK};
 pub use error::SandboxError;
 pub use host::{ANSWER_BYTES, Calling, Host};
 pub use module::Module;

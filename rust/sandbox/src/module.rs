@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use moat_core::caveat::UNMETERED;
 use wasmtime::component::{self, Component, ComponentExportIndex, types};
 use wasmtime::{ExternType, InstancePre};
 
 use crate::artifact::Artifact;
+use crate::disk::Name;
 use crate::error::{plain, printable};
 use crate::shape::Kind;
 use crate::wasi::{State, WASI};
-use crate::{SandboxError, pool};
+use crate::{Bounds, Meter, SandboxError, pool};
 
 /// A compiled module or component. Cheap to clone.
 #[derive(Clone)]
@@ -18,6 +20,7 @@ pub struct Module {
     /// Slots that an instance takes where it has slots.
     pub(crate) slots: u32,
     sha256: [u8; 32],
+    meter: Meter,
 }
 
 /// What was compiled, with every import resolved.
@@ -69,6 +72,36 @@ impl Module {
         }
     }
 
+    /// What bounds its work.
+    #[must_use]
+    pub const fn meter(&self) -> Meter {
+        self.meter
+    }
+
+    /// Refuses bounds that this code would not keep: a fuel, where it counts none. For a run with
+    /// [`crate::Input::seed`] also what could differ the next time.
+    ///
+    /// # Errors
+    /// [`SandboxError::Input`].
+    pub fn keeps(&self, bounds: &Bounds, deterministic: bool) -> Result<(), SandboxError> {
+        let refused = |text: &str| Err(SandboxError::Input(text.to_owned()));
+        if deterministic {
+            bounds.repeatable()?;
+        }
+        match self.meter {
+            Meter::Fuel => Ok(()),
+            // INVARIANT: no code without a meter runs under a number of fuel.
+            Meter::Time if bounds.fuel != UNMETERED => refused(
+                "the code was compiled without a meter and the permit bounds its fuel; compile it \
+                 with one, or give a token with unmetered fuel",
+            ),
+            Meter::Time if deterministic => {
+                refused("a deterministic run counts its fuel; compile the code with a meter")
+            }
+            Meter::Time => Ok(()),
+        }
+    }
+
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         match &self.ready {
             Ready::Module(pre) => pre.module().engine(),
@@ -83,7 +116,7 @@ pub(crate) fn link(
     linkers: &Linkers,
     artifact: &Artifact,
     kind: Kind,
-    sha256: [u8; 32],
+    name: &Name,
 ) -> Result<(Module, usize), SandboxError> {
     let (ready, image) = match kind {
         Kind::Module => core(engine, linkers, artifact)?,
@@ -93,7 +126,7 @@ pub(crate) fn link(
         Ready::Module(pre) => pool::slots(Some(&pre.module().resources_required())),
         Ready::Component(it) => pool::slots(it.pre.component().resources_required().as_ref()),
     };
-    Ok((Module { ready, slots, sha256 }, image))
+    Ok((Module { ready, slots, sha256: name.sha256, meter: name.meter }, image))
 }
 
 fn core(

@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, PoolingAllocationConfig, ResourcesRequired};
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, environment};
+use crate::disk::Name;
+use crate::engine::{Clock, config};
 use crate::module::{Linkers, Module, link};
 use crate::shape::{INSTANCES, Kind};
-use crate::{SandboxError, p2, wasi};
+use crate::{Meter, SandboxError, p2, wasi};
 
 /// Slots. Each has a memory that can grow to 4 GiB and some tables: 4 TiB of addresses in all, and
 /// no memory until a guest touches it.
@@ -26,6 +28,67 @@ const INSTANCE_BYTES: usize = 64 << 20;
 /// guest that is quicker than giving the pages back and being given them again.
 const WARM: (usize, usize) = (64 << 10, 8 << 10);
 
+/// Where code of one meter lives, and the clock that stops its runs.
+pub(crate) struct Places {
+    /// Where instances have slots, if there are any, and where they have none.
+    pooled: Option<Place>,
+    pub(crate) plain: Place,
+    /// What says which machine code comes out.
+    pub(crate) environment: [u8; 32],
+    clock: OnceLock<Clock>,
+}
+
+impl Places {
+    pub(crate) fn new(meter: Meter) -> Result<Self, SandboxError> {
+        let plain = Place::plain(&config(meter))?;
+        Ok(Self {
+            environment: environment(&plain.wasm),
+            pooled: Place::pooled(config(meter)),
+            plain,
+            clock: OnceLock::new(),
+        })
+    }
+
+    /// The module, in a slot where it fits one, and the bytes of memory that it is.
+    pub(crate) fn link(
+        &self,
+        artifact: &Artifact,
+        kind: Kind,
+        name: &Name,
+    ) -> Result<(Module, usize), SandboxError> {
+        let plain = || self.plain.link(artifact, kind, name);
+        match self.pooled.as_ref().map(|place| place.link(artifact, kind, name)) {
+            None | Some(Err(SandboxError::Internal(_))) => plain(),
+            Some(done) => done,
+        }
+    }
+
+    /// Where a module was loaded.
+    ///
+    /// # Errors
+    /// [`SandboxError::Input`] where that was by another engine.
+    pub(crate) fn of(&self, module: &Module) -> Result<&Place, SandboxError> {
+        let found = self.all().find(|place| Engine::same(&place.wasm, module.engine()));
+        let text = "the module was loaded by another engine";
+        found.ok_or_else(|| SandboxError::Input(text.into()))
+    }
+
+    /// The running clock, started when first needed.
+    pub(crate) fn clock(&self) -> Result<&Clock, SandboxError> {
+        match self.clock.get() {
+            Some(clock) => Ok(clock),
+            None => {
+                let clock = Clock::start(self.all().map(|place| place.wasm.weak()).collect())?;
+                Ok(self.clock.get_or_init(|| clock))
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Place> {
+        self.pooled.iter().chain([&self.plain])
+    }
+}
+
 /// An engine with one way to allocate, and what guests may import there.
 pub(crate) struct Place {
     pub(crate) wasm: Engine,
@@ -36,7 +99,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// With slots; `None` where the system has no room for so many addresses.
-    pub(crate) fn pooled(mut config: Config) -> Option<Self> {
+    fn pooled(mut config: Config) -> Option<Self> {
         let mut pool = PoolingAllocationConfig::new();
         let instances = u32::try_from(INSTANCES).unwrap_or(u32::MAX);
         pool.total_memories(SLOTS)
@@ -56,7 +119,7 @@ impl Place {
     }
 
     /// Without.
-    pub(crate) fn plain(config: &Config) -> Result<Self, SandboxError> {
+    fn plain(config: &Config) -> Result<Self, SandboxError> {
         let wasm = Engine::new(config).map_err(SandboxError::internal)?;
         Ok(Self { wasm, linkers: OnceLock::new(), slots: None })
     }
@@ -65,13 +128,13 @@ impl Place {
     ///
     /// # Errors
     /// [`SandboxError::Internal`] where it does not fit, beside those of [`link`].
-    pub(crate) fn link(
+    fn link(
         &self,
         artifact: &Artifact,
         kind: Kind,
-        sha256: [u8; 32],
+        name: &Name,
     ) -> Result<(Module, usize), SandboxError> {
-        let made = link(&self.wasm, self.linkers()?, artifact, kind, sha256)?;
+        let made = link(&self.wasm, self.linkers()?, artifact, kind, name)?;
         if self.slots.is_some() && made.0.slots > MOST {
             return Err(SandboxError::Internal("it needs too many slots".into()));
         }

@@ -40,7 +40,7 @@ impl Bounds {
     ///
     /// # Errors
     /// [`SandboxError::Input`].
-    pub fn repeatable(&self) -> Result<(), SandboxError> {
+    pub(crate) fn repeatable(&self) -> Result<(), SandboxError> {
         match self.dirs.first() {
             None => Ok(()),
             Some(dir) => Err(SandboxError::Input(format!(

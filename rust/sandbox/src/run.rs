@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use moat_core::caveat::UNMETERED;
 use thiserror::Error;
 use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::{sleep_until, timeout};
@@ -21,7 +22,7 @@ use crate::output::Capture;
 use crate::pool::Place;
 use crate::value::{Value, lift};
 use crate::wasi::{self, Guest, State};
-use crate::{Bounds, Engine, Input, Module, SandboxError};
+use crate::{Bounds, Engine, Input, Meter, Module, SandboxError};
 
 /// Longest run, whatever the bounds say: a year.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -79,7 +80,8 @@ pub struct Outcome {
     /// What was written to standard error, up to the bound.
     pub stderr: Vec<u8>,
     /// Fuel units, at most `Bounds::fuel`. Exact when the guest ended by itself or ran out of fuel;
-    /// when it was stopped or trapped, what it had used at its last call is counted.
+    /// when it was stopped or trapped, what it had used at its last call is counted. Code that
+    /// counts none ([`Meter::Time`]) is charged for all it had: `UNMETERED`.
     pub fuel_used: u64,
     /// Most bytes of linear memory and tables at once, at most `Bounds::memory`.
     pub memory_peak: u64,
@@ -175,10 +177,9 @@ fn run(
     let end = End::new(bounds.time, interrupt);
     engine.here()?;
     input.check()?;
-    if input.seed.is_some() {
-        bounds.repeatable()?;
-    }
-    let (place, clock) = (engine.place(module)?, engine.clock()?);
+    module.keeps(bounds, input.seed.is_some())?;
+    let places = engine.places(module.meter())?;
+    let (place, clock) = (places.of(module)?, places.clock()?);
     // Freed after the store, which has what they count.
     let slots = slots(place, module.slots, &end, clock);
     let capture = Capture::new(bounds.output);
@@ -186,7 +187,9 @@ fn run(
     let mut store = Store::new(&place.wasm, State::new(guest, bounds, input, &capture)?);
     store.set_hostcall_fuel(wasi::call_bytes(bounds.memory));
     store.set_max_component_handles(HANDLES);
-    store.set_fuel(bounds.fuel).map_err(SandboxError::internal)?;
+    if module.meter() == Meter::Fuel {
+        store.set_fuel(bounds.fuel).map_err(SandboxError::internal)?;
+    }
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
     let watch = end.clone();
@@ -207,7 +210,7 @@ fn run(
         done.and_then(|value| capture.room_for(value))
     };
 
-    let left = store.get_fuel().map_err(SandboxError::internal)?;
+    let fuel_used = spent(&store, module.meter(), bounds)?;
     let (refused, memory_peak) = (store.data().limiter.refused(), store.data().limiter.peak());
     // What the guest left under way is dropped with its store, and waited for: nothing of a run
     // goes on after it.
@@ -222,12 +225,23 @@ fn run(
         status,
         stdout: captured.stdout,
         stderr: captured.stderr,
-        fuel_used: bounds.fuel.saturating_sub(left),
+        fuel_used,
         memory_peak,
         elapsed: end.started.elapsed(),
         truncated: captured.truncated,
         result,
     })
+}
+
+/// What was counted; without a meter that is all there was.
+fn spent(store: &Store<State>, meter: Meter, bounds: &Bounds) -> Result<u64, SandboxError> {
+    match meter {
+        Meter::Fuel => {
+            let left = store.get_fuel().map_err(SandboxError::internal)?;
+            Ok(bounds.fuel.saturating_sub(left))
+        }
+        Meter::Time => Ok(UNMETERED),
+    }
 }
 
 /// Waits for slots, where there are slots, for as long as the run has time.

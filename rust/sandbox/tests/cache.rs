@@ -33,7 +33,7 @@ impl Place {
     /// Loads as a process that has just been started; whether it had to compile.
     fn load(&self, wasm: &[u8]) -> (Engine, Module, bool) {
         let engine = Engine::new().unwrap();
-        let source = Source { cache: Some(&self.cache), compiler: None };
+        let source = Source { cache: Some(&self.cache), ..Source::default() };
         let module = engine.load_from(wasm, None, source).unwrap();
         let compiled = engine.compiled() > 0;
         (engine, module, compiled)
@@ -84,7 +84,7 @@ fn what_is_no_module_is_refused_though_an_entry_bears_its_name() {
     place.load(&wasm);
     let wrong = b"\0asm\x01\0\0\0\xff";
     fs::copy(place.entry(&wasm), place.entry(wrong)).unwrap();
-    let source = Source { cache: Some(&place.cache), compiler: None };
+    let source = Source { cache: Some(&place.cache), ..Source::default() };
     assert!(Engine::new().unwrap().load_from(wrong, None, source).is_err());
 }
 

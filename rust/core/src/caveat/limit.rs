@@ -12,7 +12,7 @@ use crate::pattern::Pattern;
 /// What code run under a token may spend and reach. Zero and empty mean nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// Instructions, in wasmtime fuel units.
+    /// Instructions, in wasmtime fuel units; [`UNMETERED`] where they need not be counted.
     pub fuel: u64,
     /// Linear memory, in bytes.
     pub memory: u64,
@@ -32,6 +32,9 @@ pub struct Limits {
 
 /// Largest number on any axis, so that every language can hold it signed.
 const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// Fuel for code that time alone bounds: the largest number, so that any other one is narrower.
+pub const UNMETERED: u64 = NUMBER_MAX;
 
 impl Limits {
     /// Sorts the sets, removes duplicates and refuses what the format does not hold.

@@ -6,6 +6,7 @@ mod open;
 mod reading;
 
 use super::*;
+use crate::caveat::UNMETERED;
 use crate::error::Error;
 use crate::key::Identity;
 use crate::limits::{SUBJECTS, SUBJECTS_PER_PRINCIPAL};
@@ -192,6 +193,21 @@ fn fuel_counts_when_the_outcome_comes() {
     assert!(!world.call(NOW, &[1, 2]), "both have used it all");
     assert!(!world.call(NOW, &[1, 3]), "its principal has");
     assert!(world.call(NOW, &[3]), "it has used nothing itself");
+}
+
+/// Nobody has counted it, so it may have been all there is.
+#[test]
+fn unmetered_fuel_uses_up_every_rule() {
+    let most = crate::limits::RULE_LIMIT;
+    for window in ["", r#","window":60"#] {
+        let rule = format!(r#"{{"limit":{most},"of":"fuel"{window}}}"#);
+        let mut world =
+            World::new(&format!(r#"[{{"name":"fuel","cost":{rule},"then":"throttle"}}]"#));
+        assert!((0..3).all(|_| world.call(NOW, &[1, 2])));
+        (1..=3).for_each(|index| world.monitor.spent(index, Some(UNMETERED), NOW));
+        assert!(!world.call(NOW, &[1, 2]) && !world.call(NOW, &[1]), "{window}");
+        assert_eq!(world.call(NOW + 200, &[1]), !window.is_empty(), "{window}");
+    }
 }
 
 #[test]

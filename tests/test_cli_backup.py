@@ -131,7 +131,7 @@ def test_secrets_are_left_out_and_how_to_bring_them_back_is_said(moat: Cli, file
     told = moat("backup", file).stdout
     assert "left out" in told
     assert "no value of a secret is in it" in told
-    assert moat.json("backup", f"{file}2")["left_out"] == ["secrets"]
+    assert moat.json("backup", f"{file}2")["left_out"] == ["cache", "secrets"]
     whole = file.read_bytes()
     assert b"handles.json" not in whole
     assert (moat.state / "secrets" / "age.key").read_bytes() not in whole

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_kit import DENIED, INVALID, READER, USAGE, Cli, fresh
+from cli_kit import DENIED, ERROR, INVALID, READER, USAGE, Cli, fresh
 from moat import Moat
 
 
@@ -129,3 +129,53 @@ def test_inspect_shows_what_is_required(moat: Cli) -> None:
     added = f"skill urn:moat:manifest:v1 1 {moat.did('bob')} 3600s"
     assert two["dropped"]["attestations"] == [added]
     assert two["attestations"] == [*one["attestations"], added]
+
+
+def test_a_gate_requires_what_no_token_asks_for(moat: Cli) -> None:
+    token = moat.issue("--allow", "code://reader run", "--standard")
+    run = ("run", READER, "--token", token, "--arg", "x", "--arg", "y")
+    done = moat.json("gate", "require", "code alice,bob 30d 2", "tool alice 1h")
+    assert done["gates"] == ["main"]
+    assert [text.split()[0] for text in done["required"]] == ["code", "tool"]
+    assert moat.did("alice") in done["required"][0]
+    assert done["policy"][:16] in policy_told(moat)
+    assert "2 attestations" in policy_told(moat)
+    refused = moat.error(*run, code=DENIED)
+    assert (refused["code"], refused.get("link")) == ("not_attested", None)
+    signers = ("--signer", "alice", "--signer", "bob")
+    both = sign(moat, READER, "alice", "bob")
+    moat("attest", "add", both, *signers)
+    moat(*run, code=1)  # it starts now, and finds no file
+    told = moat("gate", "require", "none").stdout
+    assert "nothing is required" in told
+    assert "nothing" in policy_told(moat)
+    assert "policy" not in json.loads((moat.state / "config.json").read_bytes())
+    changes = moat.json("audit", "show", "--kind", "rules")["entries"]
+    texts = [entry["body"]["policy"].count("\nrequire ") for entry in changes]
+    assert texts == [0, 2, 0]
+
+
+def policy_told(moat: Cli) -> str:
+    """What `moat doctor` says that gates require."""
+    (one,) = (c for c in moat.json("doctor")["checks"] if c["check"] == "policy")
+    assert one["status"] == "ok"
+    return str(one["message"])
+
+
+def test_a_gate_that_runs_is_told_of_no_other_requirement(moat: Cli) -> None:
+    with Moat.open(moat.state, create=False):
+        busy = moat.error("gate", "require", "code alice 30d", code=ERROR)
+    assert busy["code"] == "gate_busy"
+    for wrong in (["none", "code alice 30d"], ["code alice"], []):
+        moat("gate", "require", *wrong, code=USAGE)
+    assert moat.error("gate", "require", "code nobody 30d", code=ERROR)
+    assert "policy" not in json.loads((moat.state / "config.json").read_bytes())
+
+
+def test_a_restore_tells_what_is_required_no_more(moat: Cli, tmp_path: Path) -> None:
+    moat("backup", tmp_path / "backup")
+    required = moat.json("gate", "require", "code alice 30d")["required"]
+    told = moat.json("restore", "--from", tmp_path / "backup", "--replace")
+    assert told["required_no_more"] == required
+    moat("gate", "require", "code alice 30d")
+    assert "required no more" in moat("restore", "--from", tmp_path / "backup", "--replace").stdout

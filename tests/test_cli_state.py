@@ -63,6 +63,7 @@ def test_the_commands_are_these() -> None:
         "audit prune", "audit accept", "audit rerun", "backup",
         "watch", "bench", "completion", "revoke", "restore", "suspend", "resume", "doctor",
         "agent register", "agent rotate", "agent list", "agent history", "gate rotate",
+        "gate require",
         "attest sign", "attest verify", "attest add", "run", "demo",
         "secret set", "secret list", "secret rotate", "secret rm",
     }  # fmt: skip

@@ -9,8 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cast import HOUR, MALLORY, NOW, SEARCH, clock, identity
-from moat import AuditUnavailable, Denied, MalformedInput, Moat, MoatError
-from moat.runtime import Config, read_config
+from moat import (
+    AuditUnavailable,
+    Denied,
+    MalformedInput,
+    Moat,
+    MoatError,
+    Policy,
+    Requirement,
+)
+from moat._config import Config, read_config
 
 
 @pytest.fixture
@@ -106,6 +114,20 @@ def test_operators_are_remembered(tmp_path):
         planner = moat.identity("planner", create=True)
         moat.revoke(planner, by=operator)
         assert moat.is_revoked(planner)
+
+
+def test_what_gates_require_is_remembered_and_part_of_what_is_sealed(tmp_path):
+    need = Requirement("tool", [MALLORY.id], max_age=HOUR)
+    policy = Policy.requiring([need])
+    with Moat.init(tmp_path, policy=policy, clock=clock) as moat:
+        assert moat.pep.policy == policy
+    assert read_config(tmp_path).policy.attestations == (need,)
+    assert json.loads((tmp_path / "config.json").read_text())["policy"] == policy.text
+    with Moat.open(tmp_path, clock=clock) as moat:
+        session = moat.session("planner", search_token(moat))
+        with pytest.raises(Denied) as denied:
+            session.request("call", "tool://search/web")
+        assert denied.value.reason == "not_attested"
 
 
 def test_gates_have_their_own_keys_and_logs(state, tmp_path):

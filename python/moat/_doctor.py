@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from moat import AuditLog, Checkpoint, _files, _handles, _machine, _succession
+from moat._config import CONFIG, read_config
 from moat._machine import Finding, guarded
 from moat.audit import anchor_path
 from moat.errors import MoatError
 from moat.keystore import KeyStore
-from moat.runtime import CONFIG, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from moat import AgentId
-    from moat.runtime import Config
+    from moat._config import Config
 
 SKEW: Final = 60
 """Seconds that a clock may be behind the log (spec/message.md)."""
@@ -173,6 +173,9 @@ def _config(state: Path) -> Iterator[Finding]:
         yield report("fail", "no root is trusted, so nothing is allowed", f"restore {CONFIG}")
     else:
         yield report("ok", f"trusted roots: {roots}, operators: {operators}")
+    count = len(config.policy.attestations)
+    said = f"{count} attestations of every message" if count else "nothing but what tokens require"
+    yield Finding("policy", "ok", f"gates require {said} (policy {config.policy.hash.hex()[:16]})")
     yield from _near(state, config)
 
 

@@ -20,7 +20,8 @@ from moat import _files
 from moat._archive import Archive
 from moat._backup import extract, scratch
 from moat._carry import Carried, Source, carry
-from moat._native import AgentId, Policy
+from moat._config import CONFIG, Config
+from moat._native import Policy
 from moat._succession import formers, require_settled, unopened
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchor_path, ready_anchor
 from moat.errors import AuditError, MalformedInput, MoatError
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from moat._backup import Progress
-    from moat._native import Identity
+    from moat._native import AgentId, Identity, Requirement
     from moat.audit import Anchor
-
-    Trust = Callable[[bytes], frozenset[AgentId]]
 
 SKEW: Final = 60
 """Seconds by which clocks may differ (spec/message.md)."""
@@ -65,30 +64,30 @@ class Restored:
     gates: tuple[GateRestored, ...]
     trusted_again: tuple[AgentId, ...]
     """Roots and operators of the backup that the replaced folder did not trust any more."""
+    required_no_more: tuple[Requirement, ...]
+    """What the gates of the replaced folder required, and those of the backup do not."""
 
 
 def restore(
     file: str | PathLike[str],
     folder: str | PathLike[str],
     *,
-    trust: Trust,
     replace: bool = False,
     clock: Callable[[], int] | None = None,
     progress: Progress | None = None,
 ) -> Restored:
     """Put a backup into a new folder, or in the place of one with ``replace``.
 
-    A folder that is replaced is kept, as ``<folder>.before-<time>``. ``trust`` reads a
-    configuration and gives whom it trusts. Raises ``MalformedInput`` for a file that is not
-    exactly a backup, ``GateBusy`` while a process has one of the gates, and what
-    ``AuditLog.verify`` raises; then nothing has changed.
+    A folder that is replaced is kept, as ``<folder>.before-<time>``. Raises ``MalformedInput`` for
+    a file that is not exactly a backup, ``GateBusy`` while a process has one of the gates, and
+    what ``AuditLog.verify`` raises; then nothing has changed.
     """
     target = Path(folder).absolute().resolve()
     replaced = _place(target, replace=replace)
     with _files.reading(Path(file).absolute(), secret=True) as data, ExitStack() as stack:
         told = None if progress is None else partial(progress, "checking")
         archive = Archive(data, told)
-        trusted = trust(_required(archive, "config.json"))
+        config = Config.from_bytes(_required(archive, CONFIG))
         _files.make_dirs(target.parent)
         _require_room(archive, target.parent)
         if replaced is not None:
@@ -98,13 +97,11 @@ def restore(
         work = _Work(archive, beside / "state", replaced, clock, progress)
         work.extract()
         gates = [work.ready(name, stack) for name in sorted(archive.facts["gates"])]
-        again = trusted - _trusted_by(replaced, trust) if replaced else frozenset()
+        again, no_more = _weakened(replaced, config) if replaced else ((), ())
         before = _swap(work.staged, target, replaced, work.now)
         for gate in gates:
             work.settle(gate.id)
-    return Restored(
-        target, before, archive.facts["time"], tuple(gates), tuple(sorted(again, key=str))
-    )
+    return Restored(target, before, archive.facts["time"], tuple(gates), again, no_more)
 
 
 class _Work:
@@ -322,7 +319,7 @@ def _place(target: Path, *, replace: bool) -> Path | None:
     if not replace:
         message = f"there is something at `{target}`; name a new folder, or write `--replace`"
         raise MoatError(message)
-    if not (target / "config.json").exists() and not (target / "gates").is_dir():
+    if not (target / CONFIG).exists() and not (target / "gates").is_dir():
         message = f"`{target}` is no state folder, so it is not replaced"
         raise MoatError(message)
     return target
@@ -332,11 +329,15 @@ def _gates_of(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("gates/*/log") if path.is_dir())
 
 
-def _trusted_by(folder: Path, trust: Trust) -> frozenset[AgentId]:
+def _weakened(folder: Path, now: Config) -> tuple[tuple[AgentId, ...], tuple[Requirement, ...]]:
+    """Whom a folder does not trust and this configuration does; what it requires and this not."""
     try:
-        return trust(_files.read(folder / "config.json", secret=True))
+        then = Config.from_bytes(_files.read(folder / CONFIG, secret=True))
     except (MoatError, FileNotFoundError):
-        return frozenset()
+        return tuple(sorted({*now.roots, *now.operators}, key=str)), ()
+    again = {*now.roots, *now.operators} - {*then.roots, *then.operators}
+    no_more = set(then.policy.attestations) - set(now.policy.attestations)
+    return tuple(sorted(again, key=str)), tuple(sorted(no_more, key=str))
 
 
 def _identities(keys: KeyStore) -> list[Identity]:

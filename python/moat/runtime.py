@@ -2,7 +2,7 @@
 
 ::
 
-    config.json               who is trusted: {"operators":[…],"roots":[…],"version":1}
+    config.json               who is trusted, and what all gates require (``_config``)
     keys/<name>.pem|.pub      identities kept here
     gates/<gate>/key/         the gate's key, which signs its log and nothing else
     gates/<gate>/log/         the gate's log; one process at a time has it
@@ -15,14 +15,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moat import _backup, _files, _restore, _succession
+from moat._config import CONFIG, Config, read_config
 from moat._control import ATTESTATION, STATEMENT, ControlFolder, Watcher
 from moat._handles import FOLDER as SECRETS
 from moat._handles import Handles
@@ -30,7 +31,7 @@ from moat._native import AgentId, Policy, Token
 from moat.attest import unpack
 from moat.audit import DEFAULT_ANCHOR, AuditLog, anchors, ready_anchor
 from moat.endpoint import Endpoint
-from moat.errors import MalformedInput, MoatError
+from moat.errors import MoatError
 from moat.keystore import KeyStore, check_name
 from moat.monitor import Monitor
 from moat.pep import Pep
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from moat.pep import Target
     from moat.secrets import Backend
 
-CONFIG: Final = "config.json"
-CONFIG_VERSION: Final = 1
 CONTROL: Final = "control"
 RULES: Final = "rules.toml"
 CACHE: Final = "cache"
@@ -91,14 +90,7 @@ class Moat:
         self.audit = audit
         self.registry = Registry(audit.gate)
         self.monitor = _monitor(folder, on_alert)
-        self.pep = Pep(
-            policy=Policy.CHAIN_ONLY,
-            roots=config.roots,
-            operators=config.operators,
-            audit=audit,
-            protected=protected(folder),
-            monitor=self.monitor,
-        )
+        self.pep = _pep(folder, config, audit, self.monitor)
         self.router = Router(self.pep, self.registry)
         book = Handles(folder / SECRETS)
         self.secrets = SecretProxy(secrets or {}, gate=self.pep.id, book=book)
@@ -124,6 +116,7 @@ class Moat:
         *,
         root: str | AgentId = "root",
         operators: Iterable[AgentId] = (),
+        policy: Policy = Policy.CHAIN_ONLY,
         gate: str = "main",
         anchor: Anchor = DEFAULT_ANCHOR,
         clock: Callable[[], int] | None = None,
@@ -133,8 +126,9 @@ class Moat:
         """Make a state folder and open its gate.
 
         ``root`` is the name of an identity to create and trust, or the key of a root whose
-        secret is kept elsewhere. Operators may revoke and restore anything. Raises ``MoatError``
-        where there is a state folder already, or where the default anchor would lie inside.
+        secret is kept elsewhere. Operators may revoke and restore anything. ``policy`` is what
+        every gate of the folder requires (``Policy.requiring``). Raises ``MoatError`` where there
+        is a state folder already, or where the default anchor would lie inside.
         """
         folder = Path(path)
         if anchor is DEFAULT_ANCHOR and anchors().resolve().is_relative_to(folder.resolve()):
@@ -143,7 +137,7 @@ class Moat:
         ready_anchor(anchor)
         keys = KeyStore(folder / "keys")
         trusted = root if isinstance(root, AgentId) else _identity(keys, root, create=True).id
-        config = Config(roots=(trusted,), operators=tuple(operators))
+        config = Config(roots=(trusted,), operators=tuple(operators), policy=policy)
         _files.make_dirs(folder)
         try:
             # Last of all, so that a folder without it can be made again from the start.
@@ -327,9 +321,34 @@ class Moat:
         stale. What the replaced logs say was withdrawn since is withdrawn again; read ``lost`` in
         each gate's ``carried`` for what you must say again. Anchors are the default ones.
         """
-        return _restore.restore(
-            file, path, trust=_trusted, replace=replace, clock=clock, progress=progress
-        )
+        return _restore.restore(file, path, replace=replace, clock=clock, progress=progress)
+
+    @classmethod
+    def change_policy(
+        cls,
+        path: str | PathLike[str],
+        policy: Policy,
+        *,
+        clock: Callable[[], int] | None = None,
+    ) -> tuple[str, ...]:
+        """Have all gates of a folder enforce another policy; gives their names.
+
+        Each logs it in a line ``rules``. Messages sealed for the former one are refused
+        (``policy_mismatch``). Raises ``GateBusy`` while a process has one of the gates, and then
+        nothing has changed. Anchors are the default ones.
+        """
+        folder = Path(path)
+        names = tuple(sorted(home.name for home in folder.glob("gates/*")))
+        with ExitStack() as held:
+            gates = [
+                held.enter_context(cls.open(folder, gate=name, create=False, clock=clock))
+                for name in names
+            ]
+            config = replace(read_config(folder), policy=policy)
+            _files.write(folder / CONFIG, config.to_bytes(), secret=True, overwrite=True)
+            for moat in gates:
+                moat.pep = _pep(folder, config, moat.audit, moat.monitor)
+        return names
 
     @classmethod
     def rotate_gate(
@@ -421,52 +440,6 @@ class GateRotated(NamedTuple):
     """The former log lies in ``gates/<gate>/former/<number>``."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Who is trusted. One spelling is accepted, and what is not known is refused."""
-
-    roots: tuple[AgentId, ...]
-    operators: tuple[AgentId, ...] = ()
-
-    def to_bytes(self) -> bytes:
-        """Write JSON with sorted keys and no spaces, one line."""
-        fields = {
-            "operators": sorted({str(key) for key in self.operators}),
-            "roots": sorted({str(key) for key in self.roots}),
-            "version": CONFIG_VERSION,
-        }
-        return json.dumps(fields, separators=(",", ":"), sort_keys=True).encode() + b"\n"
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Read what ``to_bytes`` writes; anything else is ``MalformedInput``."""
-        try:
-            fields = json.loads(data)
-            config = cls(
-                roots=tuple(map(AgentId, fields["roots"])),
-                operators=tuple(map(AgentId, fields["operators"])),
-            )
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            message = "config.json is not a configuration of ours; restore it or make a new folder"
-            raise MalformedInput(message) from error
-        if config.to_bytes() != data:
-            message = "config.json has another spelling or unknown keys; restore it"
-            raise MalformedInput(message)
-        return config
-
-
-def read_config(path: str | PathLike[str]) -> Config:
-    """Read a state folder's configuration without opening its gate; ``MoatError`` if there is none.
-
-    The file is refused unless it is ours and closed to others: it says whom to trust.
-    """
-    try:
-        return Config.from_bytes(_files.read(Path(path) / CONFIG, secret=True))
-    except FileNotFoundError as error:
-        message = f"there is no state folder at `{path}`; make one with `moat init`"
-        raise MoatError(message) from error
-
-
 def code_cache(folder: Path) -> CodeCache:
     """Open a state folder's compiled code, without its gate."""
     return CodeCache.open(folder / CACHE / "code", key=folder / "keys" / "code.key")
@@ -477,16 +450,23 @@ def protected(folder: Path) -> list[Path]:
     return [folder / name for name in PROTECTED]
 
 
+def _pep(folder: Path, config: Config, audit: AuditLog, monitor: Monitor) -> Pep:
+    """Have a gate enforce what the configuration says; a change of it is logged."""
+    return Pep(
+        policy=config.policy,
+        roots=config.roots,
+        operators=config.operators,
+        audit=audit,
+        protected=protected(folder),
+        monitor=monitor,
+    )
+
+
 def _monitor(folder: Path, on_alert: Callable[[Alert], object] | None) -> Monitor:
     """Take the rules of a state folder: whoever opens its gate enforces the same ones."""
     if not os.path.lexists(folder / RULES):  # a link that leads nowhere is no leave to go without
         return Monitor(on_alert=on_alert)
     return Monitor.load(folder / RULES, on_alert=on_alert)
-
-
-def _trusted(data: bytes) -> frozenset[AgentId]:
-    config = Config.from_bytes(data)
-    return frozenset((*config.roots, *config.operators))
 
 
 def _identity(keys: KeyStore, name: str, *, create: bool) -> Identity:

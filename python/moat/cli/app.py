@@ -14,12 +14,13 @@ import click
 from rich.text import Text
 
 from moat import AgentId, Moat, Token, _files, _show
+from moat._config import Config
 from moat._native import keep_apart
 from moat.cli import completers, failure
 from moat.cli.failure import fail
 from moat.errors import MalformedInput
 from moat.keystore import KeyStore
-from moat.runtime import Config, protected
+from moat.runtime import protected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -89,6 +89,7 @@ def put_back(app: App, file: Path, *, replace: bool) -> None:
         "made": done.made,
         "gates": [_gate(one) for one in done.gates],
         "trusted_again": [str(agent) for agent in done.trusted_again],
+        "required_no_more": [str(one) for one in done.required_no_more],
         "secrets": None if (kept := _secrets(done)) is None else str(kept),
     }
     app.emit(document, lambda screen: _told(screen, done))
@@ -148,4 +149,7 @@ def _told(screen: Console, done: Restored) -> None:
             screen.print(f"  {told}", style="bold yellow", soft_wrap=True)
     for agent in done.trusted_again:
         told = f"trusted again, and was not before the restore: {agent}"
+        screen.print(f"  {told}", style="bold yellow", soft_wrap=True)
+    for gone in done.required_no_more:
+        told = f"required no more, and was before the restore: attested {gone}"
         screen.print(f"  {told}", style="bold yellow", soft_wrap=True)

@@ -1,21 +1,34 @@
-"""``moat gate``: a gate's own key."""
+"""``moat gate``: a gate's own key, and what gates require themselves."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from moat import Moat, _show
+from moat import Moat, Policy, _show
 from moat.cli.app import App, common
+from moat.cli.units import NONE, RequirementText
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from moat.cli.units import Required
+
+
+class _RequirementText(RequirementText):
+    """A requirement, or ``none``."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """Parse text; one word is no requirement."""
+        return value if value == NONE else super().convert(value, param, ctx)
+
 
 @click.group()
 def gate() -> None:
-    """A gate's own key, which signs its log."""
+    """A gate's own key, which signs its log, and what gates require of every message."""
 
 
 @gate.command()
@@ -53,5 +66,38 @@ def rotate(app: App, name: str | None) -> None:
         )
         for line in told:
             screen.print(f"  {line}", style="yellow", soft_wrap=True)
+
+    app.emit(document, show)
+
+
+@gate.command()
+@click.argument("requirements", nargs=-1, type=_RequirementText(), required=True)
+@common()
+def require(app: App, requirements: tuple[Required | str, ...]) -> None:
+    """Have every gate of the folder require attestations of every message; `none` requires none.
+
+    Beside what tokens require (`moat token issue --require`), and in the place of what the gates
+    required before: 'KIND SIGNER,SIGNER AGE [THRESHOLD [PREDICATE]]'. Stop their processes first.
+    Agents have to start again: messages name what they count on.
+    """
+    wanted = [one.of(app.agent) for one in requirements if not isinstance(one, str)]
+    if 0 < len(wanted) < len(requirements):
+        message = "`none` stands alone; leave it out, or the requirements"
+        raise click.UsageError(message)
+    policy = Policy.requiring(wanted)
+    gates = Moat.change_policy(app.require_state(), policy)
+    document: dict[str, Any] = {
+        "gates": list(gates),
+        "required": [str(one) for one in policy.attestations],
+        "policy": policy.hash.hex(),
+    }
+
+    def show(screen: Console) -> None:
+        screen.print(f"gates that enforce it: {', '.join(gates)}", soft_wrap=True)
+        for text in document["required"]:
+            screen.print(f"  attested {_show.requirement(text)}", soft_wrap=True)
+        if not document["required"]:
+            screen.print("  nothing is required but what tokens require")
+        screen.print(f"  policy  {policy.hash.hex()}", style="dim", soft_wrap=True)
 
     app.emit(document, show)

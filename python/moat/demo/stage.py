@@ -14,7 +14,6 @@ from moat import (
     Identity,
     Message,
     Moat,
-    Policy,
     Sandbox,
     SandboxOutcome,
     Session,
@@ -153,7 +152,7 @@ class Stage:
     def seal(self, sender: str, token: Token, action: str, resource: str) -> bytes:
         """Seal a message as any agent would."""
         return Message.seal(
-            self.agents[sender], gate=self.gate, token=token, policy=Policy.CHAIN_ONLY.hash,
+            self.agents[sender], gate=self.gate, token=token, policy=self.moat.pep.policy.hash,
             action=action, resource=resource,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ OURS = {"moat", "calls", "table"}
 """What needs nothing but the project."""
 
 
-@pytest.mark.parametrize("bench", ["bench_moat", "calls", "peers"])
+@pytest.mark.parametrize("bench", ["bench_moat", "calls", "guests", "peers"])
 def test_what_a_bench_imports_is_where_it_looks(bench, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHES))
     tree = ast.parse(Path(BENCHES, f"{bench}.py").read_text())

@@ -177,7 +177,7 @@ impl<F: Fold> Store<F> {
     /// Errors: `Unavailable`, `Forked`.
     pub fn with<R>(&self, read: impl FnOnce(&F) -> R) -> Result<R, LogError> {
         let inner = self.lock()?;
-        self.health.check()?;
+        self.health.check_failed()?;
         Ok(read(&inner.fold))
     }
 
@@ -308,7 +308,7 @@ impl<F: Fold> Store<F> {
     /// The lock of a log that takes entries.
     fn lock_open(&self) -> Result<MutexGuard<'_, Inner<F>>, LogError> {
         let inner = self.lock()?;
-        self.health.check()?;
+        self.health.check_failed()?;
         if inner.closed {
             return Err(LogError::unavailable("it is being closed"));
         }

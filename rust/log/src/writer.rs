@@ -75,6 +75,12 @@ impl Health {
     /// Refuses in another process, and after the first failure.
     pub(crate) fn check(&self) -> Result<(), LogError> {
         self.check_process()?;
+        self.check_failed()
+    }
+
+    /// Refuses after the first failure, where the process was checked by the same call: asking
+    /// the kernel who we are is a good part of what a line costs beside its sync.
+    pub(crate) fn check_failed(&self) -> Result<(), LogError> {
         self.failed.get().map_or(Ok(()), |why| Err(LogError::unavailable(why)))
     }
 
@@ -180,7 +186,7 @@ impl Writer {
             if queue.synced >= size {
                 return Ok(());
             }
-            self.health.check().inspect_err(|_| self.wake_all())?;
+            self.health.check_failed().inspect_err(|_| self.wake_all())?;
             if queue.size < size {
                 // It cannot happen while the log counts right; waiting would never end.
                 self.wake_all();

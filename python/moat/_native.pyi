@@ -41,6 +41,7 @@ __all__ = [
     "Permit",
     "Policy",
     "Registration",
+    "Reply",
     "Report",
     "Requirement",
     "SandboxOutcome",
@@ -1177,15 +1178,34 @@ AXES: Final[tuple[str, ...]]
 @final
 class Toolbox:
     """Tools that one run of code may call: each call is a message of ``sender``, decided by the
-    gate. Make it with ``session.toolbox``; a second run with it is ``MalformedInput``."""
+    gate. Make it with ``session.toolbox``; a second run with it, or one of another session, is
+    ``MalformedInput``."""
 
     def __new__(
         cls,
         gate: Gate,
         sender: Sender,
         tools: list[
-            tuple[str, str, str, bytes | None, list[tuple[str, str | None]], Callable[[bytes], str]]
+            tuple[
+                str,
+                str,
+                str,
+                bytes | None,
+                list[tuple[str, str | None]],
+                Callable[[bytes, Reply], None],
+            ]
         ],
     ) -> Self:
         """Each is its name, action, resource, the digest of its description, its parameters with
-        their defaults as JSON, and a function from the arguments to the result, both as JSON."""
+        their defaults as JSON, and a function that starts it on arguments in JSON."""
+    def stop(self) -> None:
+        """Stop the run that it serves, and serve no other."""
+
+@final
+class Reply:
+    """Where a tool's thread says how its function ended, once."""
+
+    def done(self, result: str) -> None:
+        """Give the result as JSON."""
+    def failed(self, error: BaseException) -> None:
+        """Give what was raised."""

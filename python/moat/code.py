@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 from moat._native import Limits
 from moat.errors import MalformedInput, SandboxError
@@ -20,8 +21,10 @@ from moat.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+    from typing import Unpack
 
-    from moat._native import Egress, Permit, SandboxOutcome
+    from moat._native import Egress, Permit, SandboxOutcome, Toolbox
     from moat.sandbox import CodeCache
     from moat.session import Narrowing, Session, Tool
 
@@ -38,8 +41,8 @@ LANGUAGES: Final[dict[Language, tuple[str, str]]] = {
 """Where the interpreter of each language lies: a distribution, and a file in it."""
 
 RUN: Final = "hyperlight:sandbox/executor#run"
-_READY: Final[dict[tuple[Language, bool, int], Sandbox]] = {}
-"""Interpreters of this process; a forked child finds its own."""
+_READY: Final[dict[tuple[Language, bool, Path | None, int], Sandbox]] = {}
+"""Interpreters of this process; a forked child finds its own, and so does another cache."""
 
 MARGIN: Final = timedelta(seconds=30)
 """What the token of a run outlives its time limit by: for the gate to decide in."""
@@ -70,17 +73,18 @@ class CodeOutcome:
         return self
 
 
-def run(
-    session: Session,
-    source: str,
-    *,
-    language: Language = "python",
-    tools: Iterable[Tool[..., Any]] = (),
-    resource: str | None = None,
-    limits: Limits | None = None,
-    egress: Egress | None = None,
-    cache: CodeCache | None = None,
-) -> CodeOutcome:
+class Terms(TypedDict, total=False):
+    """What ``run`` and ``run_async`` may be told."""
+
+    language: Language
+    tools: Iterable[Tool[..., Any]]
+    resource: str | None
+    limits: Limits | None
+    egress: Egress | None
+    cache: CodeCache | None
+
+
+def run(session: Session, source: str, **terms: Unpack[Terms]) -> CodeOutcome:
     """Run a text under a token attenuated to a key that lives for this run alone.
 
     The gate is asked for ``run`` on ``resource`` (``code://python`` or ``code://javascript``),
@@ -95,29 +99,28 @@ def run(
     it is one compiled without a meter. Raises ``Denied``,
     ``AttenuationViolation``, ``MalformedInput``, and ``SandboxError`` where the extra is missing.
     """
-    metered = _metered(session, limits)
-    sandbox = interpreter(language, cache=cache, metered=metered)
-    return _run(session, sandbox, source, language, tools, resource, limits, egress, None)
+    return _allowed(session, source, terms)()
 
 
-async def run_async(
-    session: Session,
-    source: str,
-    *,
-    language: Language = "python",
-    tools: Iterable[Tool[..., Any]] = (),
-    resource: str | None = None,
-    limits: Limits | None = None,
-    egress: Egress | None = None,
-    cache: CodeCache | None = None,
-) -> CodeOutcome:
-    """Do what ``run`` does beside the event loop, on which ``async def`` tools run."""
+async def run_async(session: Session, source: str, **terms: Unpack[Terms]) -> CodeOutcome:
+    """Do what ``run`` does beside the event loop, on which ``async def`` tools run.
+
+    It has a thread of its own, so that tools find those of the loop free. Where the waiting task
+    is cancelled the code is stopped, and its end waited for.
+    """
     loop = asyncio.get_running_loop()
-    metered = _metered(session, limits)
-    sandbox = await asyncio.to_thread(interpreter, language, cache=cache, metered=metered)
-    return await asyncio.to_thread(
-        _run, session, sandbox, source, language, tools, resource, limits, egress, loop
-    )
+    thread = ThreadPoolExecutor(1, thread_name_prefix="moat-code")
+    try:
+        allowed = await loop.run_in_executor(thread, _allowed, session, source, terms, loop)
+        running = loop.run_in_executor(thread, allowed)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            allowed.tools.stop()
+            await asyncio.wait([running])
+            raise
+    finally:
+        thread.shutdown(wait=False)
 
 
 def interpreter(
@@ -127,7 +130,7 @@ def interpreter(
     if language not in LANGUAGES:
         message = f"`{language}` is no language of `moat.code`; it has {', '.join(LANGUAGES)}"
         raise MalformedInput(message)
-    key = (language, metered, os.getpid())
+    key = (language, metered, None if cache is None else cache.path, os.getpid())
     if key not in _READY:
         _READY[key] = _compiled(language, cache, metered=metered)
     return _READY[key]
@@ -147,41 +150,50 @@ def _metered(session: Session, limits: Limits | None) -> bool:
     return (limits or session.token.limits).fuel != Limits.UNMETERED
 
 
-def _run(  # noqa: PLR0917 - what `run` is told
-    session: Session,
-    sandbox: Sandbox,
-    source: str,
-    language: Language,
-    tools: Iterable[Tool[..., Any]],
-    resource: str | None,
-    limits: Limits | None,
-    egress: Egress | None,
-    loop: asyncio.AbstractEventLoop | None,
-) -> CodeOutcome:
+@dataclass(frozen=True)
+class _Run:
+    """A run that the gate has allowed and that has not begun."""
+
+    session: Session
+    sandbox: Sandbox
+    permit: Permit
+    tools: Toolbox
+    egress: Egress | None
+
+    def __call__(self) -> CodeOutcome:
+        """Do it."""
+        ran = self.sandbox.call(
+            self.permit,
+            RUN,
+            [self.permit.payload.decode()],
+            egress=self.egress,
+            secrets=self.session.secrets,
+            tools=self.tools,
+        )
+        result = ran.result or {"stdout": "", "stderr": "", "exit-code": None}
+        return CodeOutcome(
+            stdout=result["stdout"],
+            stderr=result["stderr"],
+            exit_code=result["exit-code"],
+            permit=self.permit,
+            sandbox=ran,
+        )
+
+
+def _allowed(
+    session: Session, source: str, terms: Terms, loop: asyncio.AbstractEventLoop | None = None
+) -> _Run:
+    """Make the key of a run and ask the gate for it."""
+    language, limits = terms.get("language", "python"), terms.get("limits")
+    sandbox = interpreter(language, cache=terms.get("cache"), metered=_metered(session, limits))
     narrowing: Narrowing = {"depth": 0, "expires_in": _lifetime(session, limits)}
     if limits is not None:
         narrowing["limits"] = limits
     own = session.child("code", **narrowing)
-    box = own.toolbox(tools, loop=loop)
-    permit = own.request(
-        "run", resource or f"code://{language}", payload=source.encode(), code=sandbox.sha256
-    )
-    ran = sandbox.call(
-        permit,
-        RUN,
-        [permit.payload.decode()],
-        egress=egress,
-        secrets=own.secrets,
-        tools=box,
-    )
-    result = ran.result or {"stdout": "", "stderr": "", "exit-code": None}
-    return CodeOutcome(
-        stdout=result["stdout"],
-        stderr=result["stderr"],
-        exit_code=result["exit-code"],
-        permit=permit,
-        sandbox=ran,
-    )
+    box = own.toolbox(terms.get("tools", ()), loop=loop)
+    resource = terms.get("resource") or f"code://{language}"
+    permit = own.request("run", resource, payload=source.encode(), code=sandbox.sha256)
+    return _Run(own, sandbox, permit, box, terms.get("egress"))
 
 
 def _lifetime(session: Session, limits: Limits | None) -> timedelta:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from os import PathLike
 
-    from moat._native import Decision, Permit, Policy, Sender
+    from moat._native import Decision, Permit, Policy, Reply, Sender
     from moat.audit import AuditLog
     from moat.monitor import Monitor
 
@@ -19,7 +19,8 @@ Verb: TypeAlias = Literal["revoke", "restore", "suspend", "resume"]
 """What a control statement does."""
 
 Described: TypeAlias = (
-    "tuple[str, str, str, bytes | None, list[tuple[str, str | None]], Callable[[bytes], str]]"
+    "tuple[str, str, str, bytes | None, list[tuple[str, str | None]], "
+    "Callable[[bytes, Reply], None]]"
 )
 """A tool as ``Toolbox`` has it."""
 

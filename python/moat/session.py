@@ -6,6 +6,7 @@ import contextvars
 import functools
 import inspect
 import json
+import threading
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypedDict, TypeVar, cast
 
 from moat._native import Identity, Sender, canonicalize, tool_digest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Grant,
         Limits,
         Permit,
+        Reply,
         Requirement,
         SandboxOutcome,
         Token,
@@ -346,11 +348,21 @@ def _described(
         message = f"`{name}` is asynchronous; use `await moat.code.run_async(…)`"
         raise TypeError(message)
 
-    def call(args: bytes) -> str:
-        result = context.copy().run(tool.apply, json.loads(args))
-        if loop is not None and tool.is_async:
-            result = _awaited(result, loop)
-        return _json(result)
+    def work(args: bytes, reply: Reply) -> None:
+        try:
+            result = tool.apply(json.loads(args))
+            if loop is not None and tool.is_async:
+                result = _awaited(result, loop)
+            text = _json(result)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this call alone
+            reply.failed(error)
+        else:
+            reply.done(text)
+
+    def call(args: bytes, reply: Reply) -> None:
+        name = f"moat-tool-{tool.function.__name__}"
+        run = context.copy().run
+        threading.Thread(target=run, args=(work, args, reply), name=name, daemon=True).start()
 
     digest = tool.digest if attested else None
     return name, tool.action, tool.resource, digest, tool.parameters(), call
@@ -359,7 +371,16 @@ def _described(
 def _awaited(work: Coroutine[Any, Any, Any], loop: AbstractEventLoop) -> object:
     import asyncio  # noqa: PLC0415 - slow to import, and not needed by synchronous callers
 
-    return asyncio.run_coroutine_threadsafe(work, loop).result()
+    ended = asyncio.run_coroutine_threadsafe(work, loop)
+    while True:
+        try:
+            return ended.result(timeout=1)
+        except TimeoutError:
+            if ended.done():
+                raise  # the tool's own
+            if loop.is_closed():
+                message = "the event loop was closed before the tool had ended"
+                raise RuntimeError(message) from None
 
 
 def _recorded(result: object) -> bytes:

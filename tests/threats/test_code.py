@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from cast import NOW, PLANNER, ROOT
+from cast import NOW, PLANNER, ROOT, WORKER, issue
 from code_kit import ALLOW, LIMITS, RUN, add, ask, coder, send
 from guests.build import wat
 from moat import (
@@ -21,11 +25,14 @@ from moat import (
     Policy,
     Requirement,
     Sandbox,
+    Session,
     code,
     tool,
 )
 
 pytestmark = pytest.mark.usefixtures("interpreters")
+
+HERE = Path(__file__).resolve().parents[1]
 
 
 def bodies(audit, kind):
@@ -87,7 +94,7 @@ def test_of_an_argument_given_twice_the_tool_gets_the_one_that_was_decided_about
     assert bodies(audit, "decision")[-1]["args"] == digest
 
 
-@pytest.mark.parametrize("name", ["", "add ", "ADD", "__class__", "a" * 10_000, "add\0"])
+@pytest.mark.parametrize("name", ["", "add ", "ADD", "__class__", "a" * 200, "add\0"])
 def test_only_the_names_that_were_offered_are_tools(pep, audit, name):
     told = refused(pep, [add], name)
     assert told.startswith("there is no tool `")
@@ -283,3 +290,117 @@ print(dict(os.environ))
     assert lines
     assert all(line.endswith("refused") for line in lines), lines
     assert env == "{}"
+
+
+def test_a_toolbox_is_of_no_use_to_another_sessions_run(pep, audit):
+    """Its calls would be another agent's, and would go on when this one is revoked."""
+    sandbox, lender = Sandbox(wat("tools")), coder(pep)
+    token = issue(holder=WORKER.id, allow=[RUN], limits=LIMITS)
+    permit = Session(pep, WORKER, token).request("run", "code://ask", code=sandbox.sha256)
+    with pytest.raises(MalformedInput, match="another session"):
+        sandbox.call(permit, "ask", ["add", '{"a": 1}'], tools=lender.toolbox([add]))
+    assert len(bodies(audit, "decision")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "why"),
+    [("add", 300 << 10, "at most 262144"), ("n" * 300, 2, "at most 256 bytes")],
+)
+def test_what_code_says_is_bounded_before_it_is_read(pep, name, size, why):
+    """A tree of JSON takes a hundred times the bytes of its text."""
+    text = "{" + " " * (size - 2) + "}"
+    assert why in refused(pep, [add], name, text)
+
+
+def test_calls_that_never_return_take_nothing_from_other_guests(pep, tmp_path):
+    """More of them than any pool of threads has; then others still run, and read their files."""
+    go = threading.Event()
+
+    @tool("tool://search/hang")
+    def hang() -> None:
+        go.wait(120)
+
+    session = coder(pep, limits=LIMITS.replace(time=timedelta(milliseconds=2)))
+    try:
+        told = []
+        for _ in range(300):
+            session_of_one = session.child("run", depth=0)
+            told.append(ask(session_of_one, [hang], "hang"))
+        full = [one for one in told if one.result and "too many calls" in one.result["err"]]
+        assert 1 <= len(full) < 300
+        free = coder(pep, limits=LIMITS.replace(read=[f"file://{tmp_path}/desk/**"]))
+        (tmp_path / "desk").mkdir()
+        (tmp_path / "desk" / "a").write_text("there")
+        source = f"print(open({str(tmp_path / 'desk' / 'a')!r}).read())"
+        assert code.run(free, source).check().stdout == "there\n"
+    finally:
+        go.set()
+
+
+def test_a_tool_does_not_begin_once_its_run_is_over(pep, audit):
+    """A decision that was under way then is a permit that nobody opened."""
+    calls = []
+
+    @tool("tool://search/late")
+    def late() -> None:
+        calls.append(1)
+
+    session, sandbox = coder(pep), Sandbox(wat("tools"))
+    box = session.toolbox([late])
+    permit = session.request("run", "code://ask", code=sandbox.sha256)
+    pep.revoke(PLANNER.id, by=ROOT)
+    with pytest.raises(Denied):
+        sandbox.call(permit, "ask", ["late", "{}"], tools=box)
+    box.stop()
+    assert calls == []
+    assert len(bodies(audit, "decision")) == 1
+
+
+def test_code_that_nobody_waits_for_any_more_is_stopped(pep):
+    """Its thread would go on, and its calls would."""
+    begun, calls = asyncio.Event(), []
+
+    @tool("tool://search/slow")
+    async def slow() -> None:
+        calls.append(1)
+        begun.set()
+        await asyncio.sleep(60)
+
+    source = "while True:\n    try: call_tool('slow')\n    except Exception: pass"
+
+    async def main() -> None:
+        task = asyncio.create_task(code.run_async(coder(pep), source, tools=[slow]))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert calls == [1]
+
+
+def test_a_process_that_ends_while_a_tool_runs_ends_as_it_wanted(tmp_path):
+    """The interpreter ends its own threads; one of ours would take the process with it."""
+    script = f"""
+import sys, threading
+sys.path.insert(0, {str(HERE)!r})
+from datetime import timedelta
+from cast import GATE, ROOT, clock
+from code_kit import LIMITS, ask, coder
+from moat import AuditLog, Pep, Policy, tool
+audit = AuditLog.open({str(tmp_path / "log")!r}, signer=GATE, anchor=None, clock=clock)
+pep = Pep(policy=Policy.CHAIN_ONLY, roots=[ROOT.id], audit=audit)
+
+@tool("tool://search/busy")
+def busy() -> None:
+    while True:
+        pass
+
+limits = LIMITS.replace(time=timedelta(milliseconds=200))
+print(ask(coder(pep, limits=limits), [busy], "busy").status)
+sys.exit(7)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("timed_out\n", 7), done.stderr

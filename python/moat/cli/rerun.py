@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from base64 import urlsafe_b64decode
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 DETAIL_CHARACTERS = 256
 """What the log keeps of a detail."""
+INDEX: Final = re.compile("[0-9]{1,19}")
+"""How an entry is named by its place."""
 _BY_CHANCE = {"timed_out", "interrupted", "not_run"}
 """Ends that say something about a machine or a moment, and nothing about the code."""
 
@@ -102,7 +105,7 @@ def rerun(
 
 def _find(folder: Path, gate: AgentId, wanted: str) -> Run:
     """Find the decision, its outcome, and the links of its token."""
-    number = int(wanted) if wanted.isascii() and wanted.isdigit() else None
+    number = int(wanted) if INDEX.fullmatch(wanted) else None
     decision: dict[str, Any] | None = None
     links: dict[str, str] = {}
     for line in read_log(folder):
@@ -111,7 +114,7 @@ def _find(folder: Path, gate: AgentId, wanted: str) -> Run:
         if one["kind"] == "link":
             links[body["id"]] = body["link"]
         elif one["kind"] == "decision" and (one["i"] == number or body["message"] == wanted):
-            decision = one
+            decision = decision or one  # a copy of the message comes later, and was refused
         elif one["kind"] == "outcome" and one["i"] == number:
             return _find(folder, gate, str(body["decision"]))
         elif one["kind"] == "outcome" and decision and body["decision"] == decision["i"]:

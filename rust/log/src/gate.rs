@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use moat_core::audit::{Checkpoint, ConsistencyProof, Former, InclusionProof};
@@ -95,8 +96,10 @@ pub(crate) struct Inner {
     counts: Mutex<Counts>,
     /// Decisions whose permits died unopened, not in the log yet.
     unused: Mutex<Vec<u64>>,
-    /// Effects under way that want to be told when they must stop, by decision.
+    /// Effects under way that want to be told when they must stop, by the number of their watch:
+    /// one permit may have several.
     running: Mutex<BTreeMap<u64, (Verified, Stop)>>,
+    watches: AtomicU64,
     pending: Vec<u64>,
 }
 
@@ -156,6 +159,7 @@ impl Gate {
             counts: Mutex::default(),
             unused: Mutex::default(),
             running: Mutex::default(),
+            watches: AtomicU64::new(0),
             pending,
         };
         let gate = Self(Arc::new(inner));
@@ -470,6 +474,11 @@ impl Inner {
             state.check_succeeded()?;
             state.check_withdrawn(verified.chain().token())
         })
+    }
+
+    /// The number of a new watch.
+    pub(crate) fn next_watch(&self) -> u64 {
+        self.watches.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn running(&self) -> MutexGuard<'_, BTreeMap<u64, (Verified, Stop)>> {

@@ -157,12 +157,13 @@ impl Permit {
     /// is dropped. It may be called more than once, and must not wait.
     pub fn watch(&self, stop: impl Fn() + Send + Sync + 'static) -> Watch<'_> {
         let stop: Stop = Arc::new(stop);
-        self.gate.running().insert(self.entry, (self.verified.clone(), Arc::clone(&stop)));
+        let number = self.gate.next_watch();
+        self.gate.running().insert(number, (self.verified.clone(), Arc::clone(&stop)));
         // INVARIANT: first registered, then asked; a withdrawal in between stops it twice.
         if !matches!(self.gate.check_trusted(&self.verified), Ok(Ok(()))) {
             stop();
         }
-        Watch(self)
+        Watch { permit: self, number }
     }
 
     /// Appends that a request is about to be sent, or was refused. Nothing is sent before this
@@ -219,11 +220,14 @@ pub(crate) type Stop = Arc<dyn Fn() + Send + Sync>;
 
 /// An effect that is told when it must stop.
 #[must_use = "the watch ends when this is dropped"]
-pub struct Watch<'p>(&'p Permit);
+pub struct Watch<'p> {
+    permit: &'p Permit,
+    number: u64,
+}
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.0.gate.running().remove(&self.0.entry);
+        self.permit.gate.running().remove(&self.number);
     }
 }
 

@@ -160,6 +160,25 @@ fn an_effect_that_cannot_be_told_to_stop_ends_the_gate_and_the_others_are_told()
 }
 
 #[test]
+fn each_watch_of_a_permit_is_told() {
+    let place = Place::new();
+    let permit = place.ask(0).permit.unwrap();
+    permit.open(NOW).unwrap();
+    let told = Arc::new(AtomicU64::new(0));
+    let tell = || {
+        let told = Arc::clone(&told);
+        move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let (first, second) = (permit.watch(tell()), permit.watch(tell()));
+    drop(permit.watch(tell()));
+    place.gate.control(&revocation(), NOW).unwrap().unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), 2);
+    drop((first, second));
+}
+
+#[test]
 fn a_rule_that_suspends_stops_what_runs_and_others_do_not() {
     for (then, stops) in [("alert", 0), ("throttle", 0), ("suspend", 1)] {
         let place = Place::new();

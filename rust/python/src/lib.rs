@@ -56,7 +56,7 @@ mod _native {
     #[pymodule_export]
     use crate::token::{Link, Token};
     #[pymodule_export]
-    use crate::toolbox::Toolbox;
+    use crate::toolbox::{Reply, Toolbox};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

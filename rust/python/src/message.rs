@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use moat_core::guard::Verified;
 use moat_core::key::sha256;
 use moat_core::message::{self, Body};
 use moat_core::pattern::Resource;
@@ -375,6 +376,14 @@ impl Sender {
 }
 
 impl Sender {
+    /// Whether a message that was allowed is one of this sender, under this token, to this gate.
+    pub(crate) fn sent(&self, verified: &Verified) -> bool {
+        let body = verified.message().body();
+        body.gate == self.gate.0
+            && body.token == sha256(self.token.get().0.as_bytes())
+            && *verified.chain().holder() == self.sender.get().0.id()
+    }
+
     /// Signs the next message of the stream.
     pub(crate) fn next(&self, draft: Draft<'_>) -> Result<Vec<u8>> {
         let (sender, token) = (self.sender.get(), self.token.get());

@@ -262,8 +262,8 @@ impl Module {
         let bounds = bounds.map_err(|error| raise(py, &error))?;
         let deterministic = input.seed.is_some();
         self.module.keeps(&bounds, deterministic).map_err(|error| raise(py, &error))?;
-        let message = permit.verified().message().id();
-        let serving = tools.map(|tools| tools.get().serve(py, message)).transpose()?;
+        let interrupt = Interrupt::new();
+        let serving = tools.map(|tools| tools.get().serve(py, permit, &interrupt)).transpose()?;
         input.host = serving.as_ref().map(Serving::host);
         input.check().map_err(|error| raise(py, &error))?;
         // Opened first: a second try with the same permit ends here, and takes no watch away.
@@ -276,7 +276,6 @@ impl Module {
             })?;
             input.outgoing = Some(way);
         }
-        let interrupt = Interrupt::new();
         let withdrawn = interrupt.clone();
         let watch = permit.watch(move || withdrawn.interrupt());
         let ran = py.detach(|| work(&bounds, &input, &interrupt));
@@ -310,6 +309,9 @@ fn input(
             items.map(|item| item?.extract()).collect::<PyResult<_>>()?
         }
     };
+    // One order, whoever gave them: a run is repeated from a log that has them sorted.
+    let mut env: Vec<(String, String)> = env;
+    env.sort();
     let (stdin, args) = (stdin.unwrap_or_default().to_vec(), args.unwrap_or_default());
     Ok(Input { stdin, args, env, ..Input::default() })
 }

@@ -2,31 +2,40 @@
 //! tool's own function is Python's.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
 
 use moat_core::args;
 use moat_core::key::sha256;
 use moat_log::End;
-use moat_sandbox::{Calling, Host};
+use moat_sandbox::{Calling, Host, Interrupt};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 use crate::convert::hash;
 use crate::fault::{Fault, Result, exception};
 use crate::gate::Gate;
 use crate::message::{Draft, Sender};
+use crate::permit::Permit;
 
 /// Characters of an exception's text that a guest is told.
 const TOLD: usize = 1024;
+/// Calls under way in this process. One whose run has ended counts until its function returns.
+const UNDERWAY: usize = 256;
+/// Calls of one run, as many as requests of one permit.
+const CALLS: u64 = 10_000;
 
 /// Tools that one run of code may call: each call is a message of ``sender``, decided by the
-/// gate. Make it with ``session.toolbox``; a second run with it is ``MalformedInput``.
+/// gate. Make it with ``session.toolbox``; a second run with it, or one of another session, is
+/// ``MalformedInput``.
 #[pyclass(frozen, module = "moat._native")]
 pub(crate) struct Toolbox(Arc<Tools>);
 
 /// Name, action, resource, digest of the description, parameters with their defaults as JSON, and
-/// the function: from arguments to result, both as JSON.
+/// the function: it starts the tool on arguments in JSON, and answers by a [`Reply`].
 type Described =
     (String, String, String, Option<Vec<u8>>, Vec<(String, Option<String>)>, Py<PyAny>);
 
@@ -45,20 +54,37 @@ impl Toolbox {
             Ok((name, Tool { action, resource, code, params, function }))
         });
         let tools = tools.collect::<Result<_>>()?;
-        Ok(Self(Arc::new(Tools { gate, sender, tools, stage: Mutex::new(Stage::Fresh) })))
+        let (stage, calls) = (Mutex::new(Stage::Fresh), AtomicU64::new(0));
+        Ok(Self(Arc::new(Tools { gate, sender, tools, stage, calls })))
+    }
+
+    fn stop(&self) {
+        let mut stage = self.0.stage();
+        if let Stage::Serving(_, interrupt) = &*stage {
+            interrupt.interrupt();
+        }
+        *stage = Stage::Over;
     }
 }
 
 impl Toolbox {
-    /// Serves the run that this message asked for, until what is given back is dropped. It does so
-    /// once: a second run has tools, and a key, of its own.
-    pub(crate) fn serve(&self, py: Python<'_>, message: [u8; 32]) -> Result<Serving> {
+    /// Serves the run of this permit, until what is given back is dropped. It does so once, and
+    /// for its own session: a second run has tools, and a key, of its own.
+    pub(crate) fn serve(
+        &self,
+        py: Python<'_>,
+        permit: &Permit,
+        interrupt: &Interrupt,
+    ) -> Result<Serving> {
+        let refuse = |detail: &str| Err(Fault::Py(exception(py, "MalformedInput", detail)));
         let mut stage = self.0.stage();
         if !matches!(*stage, Stage::Fresh) {
-            let detail = "a toolbox serves one run; make another from the session";
-            return Err(Fault::Py(exception(py, "MalformedInput", detail)));
+            return refuse("a toolbox serves one run; make another from the session");
         }
-        *stage = Stage::Serving(message);
+        if !self.0.sender.get().sent(permit.verified()) {
+            return refuse("the toolbox is of another session than the permit; use its own");
+        }
+        *stage = Stage::Serving(permit.verified().message().id(), interrupt.clone());
         Ok(Serving(Arc::clone(&self.0)))
     }
 }
@@ -82,15 +108,40 @@ impl Drop for Serving {
 struct Asked(Arc<Tools>);
 
 impl Host for Asked {
-    /// The decision waits for the log and the function for the interpreter's lock, so both are on
-    /// a thread of their own. A guest that ends meanwhile is not waited for; the function goes on,
-    /// and its outcome is logged when it has ended.
+    /// The decision waits for the log and the tool for itself, so both are on a thread of their
+    /// own, and on none that other guests need. A guest that ends meanwhile is not waited for; the
+    /// function goes on, and its outcome is logged when it has ended.
     fn tool(&self, name: String, args: String) -> Calling {
         let tools = Arc::clone(&self.0);
         Box::pin(async move {
-            let call = tokio::task::spawn_blocking(move || tools.call(&name, &args));
-            call.await.unwrap_or_else(|_| Err("the call failed inside the host".to_owned()))
+            let place = Place::take().ok_or("too many calls are under way; try again later")?;
+            let (answer, told) = oneshot::channel();
+            let call = move || {
+                let _place = place;
+                let _ended = answer.send(tools.call(&name, &args));
+            };
+            let thread = thread::Builder::new().name("moat-tool".to_owned()).spawn(call);
+            thread.map_err(|_| "the system gives no more threads")?;
+            told.await.unwrap_or_else(|_| Err("the call failed inside the host".to_owned()))
         })
+    }
+}
+
+/// A place among the calls of this process.
+struct Place;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Place {
+    fn take() -> Option<Self> {
+        let more = |taken| (taken < UNDERWAY).then_some(taken + 1);
+        TAKEN.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -99,12 +150,13 @@ struct Tools {
     sender: Py<Sender>,
     tools: BTreeMap<String, Tool>,
     stage: Mutex<Stage>,
+    calls: AtomicU64,
 }
 
 enum Stage {
     Fresh,
-    /// The message that asked for the run.
-    Serving([u8; 32]),
+    /// The message that asked for the run, and what stops it.
+    Serving([u8; 32], Interrupt),
     Over,
 }
 
@@ -123,9 +175,13 @@ impl Tools {
 
     /// One call, from the guest's words to the tool's. What went wrong is told in a sentence.
     fn call(&self, name: &str, text: &str) -> std::result::Result<String, String> {
-        let Stage::Serving(cause) = *self.stage() else {
-            return Err("the run is over".to_owned());
+        let over = || Err("the run is over".to_owned());
+        let Stage::Serving(cause, _) = *self.stage() else {
+            return over();
         };
+        if self.calls.fetch_add(1, Ordering::SeqCst) >= CALLS {
+            return Err(format!("a run makes at most {CALLS} calls"));
+        }
         let tool = self.tools.get(name).ok_or_else(|| {
             let names: Vec<_> = self.tools.keys().map(String::as_str).collect();
             format!("there is no tool `{}`; there are: {}", brief(name), names.join(", "))
@@ -148,8 +204,16 @@ impl Tools {
         };
         let wire = self.sender.get().next(draft).map_err(fault)?;
         let permit = gate.ask(&wire, now).map_err(|error| format!("denied: {error}"))?;
-        permit.open(now).map_err(|error| format!("denied: {error}"))?;
-        let ran = Python::attach(|py| tool.run(py, &args));
+        {
+            // INVARIANT: a run does not end between this look and the opening; what was not begun
+            // then never is.
+            let stage = self.stage();
+            if !matches!(*stage, Stage::Serving(..)) {
+                return over();
+            }
+            permit.open(now).map_err(|error| format!("denied: {error}"))?;
+        }
+        let ran = tool.run(&args);
         let end = match &ran {
             Ok(result) => end("ok", Some(sha256(result.as_bytes())), None),
             Err(raised) => end("raised", None, Some(raised.class.clone())),
@@ -182,11 +246,33 @@ impl Tool {
         args::encode(&Value::Object(args)).map_err(|error| error.to_string())
     }
 
-    fn run(&self, py: Python<'_>, args: &[u8]) -> std::result::Result<String, Raised> {
-        let result = self.function.call1(py, (PyBytes::new(py, args),));
-        result
-            .and_then(|result| result.extract::<String>(py))
-            .map_err(|error| Raised::read(py, &error))
+    /// Starts the function and waits for its reply, without the interpreter's lock: at the end of
+    /// the process Python ends its own threads, and none of ours.
+    fn run(&self, args: &[u8]) -> Ran {
+        let (reply, answer) = mpsc::channel();
+        Python::attach(|py| {
+            let started = self.function.call1(py, (PyBytes::new(py, args), Reply(reply)));
+            started.map(drop).map_err(|error| Raised::read(py, &error))
+        })?;
+        answer.recv().unwrap_or_else(|_| Err(Raised::lost()))
+    }
+}
+
+type Ran = std::result::Result<String, Raised>;
+
+/// Where a tool's thread says how its function ended, once.
+#[pyclass(frozen, module = "moat._native")]
+pub(crate) struct Reply(mpsc::Sender<Ran>);
+
+#[pymethods]
+impl Reply {
+    fn done(&self, result: String) {
+        let _nobody = self.0.send(Ok(result));
+    }
+
+    fn failed(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        let raised = Raised::read(py, &PyErr::from_value(error));
+        let _nobody = self.0.send(Err(raised));
     }
 }
 
@@ -197,6 +283,11 @@ struct Raised {
 }
 
 impl Raised {
+    fn lost() -> Self {
+        let told = "the tool ended without an answer".to_owned();
+        Self { class: "unnamed".to_owned(), told }
+    }
+
     fn read(py: Python<'_>, error: &PyErr) -> Self {
         // An exception whose class or text cannot be read is still one.
         let class = error.get_type(py).name().and_then(|name| name.extract::<String>());

@@ -75,7 +75,7 @@ pub use compiler::{Compiler, serve};
 pub use disk::{CACHE_BYTES, CacheCounts, CodeCache};
 pub use engine::{Engine, Meter, Source, TICK};
 pub use error::SandboxError;
-pub use host::{ANSWER_BYTES, Calling, Host};
+pub use host::{ANSWER_BYTES, ARGS_BYTES, Calling, Host, NAME_BYTES};
 pub use module::Module;
 pub use outgoing::{
     BODY_BYTES, Body, HEADER_BYTES, HEADERS, Outgoing, PATH_BYTES, REQUESTS, Refusal, Request,

@@ -2,6 +2,7 @@
 
 use wasmtime::ResourceLimiter;
 
+use crate::pool::ELEMENTS;
 use crate::shape::INSTANCES;
 
 /// How many of a kind one run may have; their bytes are counted together.
@@ -77,8 +78,10 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        // The bound of a slot holds without slots too: a run ends the same way in either.
         let unit = size_of::<usize>();
-        Ok(maximum.is_none_or(|most| desired <= most) && self.grow(current, desired, unit))
+        let fits = desired <= ELEMENTS && maximum.is_none_or(|most| desired <= most);
+        Ok(fits && self.grow(current, desired, unit))
     }
 
     fn instances(&self) -> usize {

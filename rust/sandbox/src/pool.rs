@@ -19,7 +19,7 @@ pub(crate) const SLOTS: u32 = 1000;
 /// Tables that go with one slot. Compilers make one.
 const TABLES: u32 = 4;
 /// Elements of one table; further growth fails. Browsers have the same bound.
-const ELEMENTS: usize = 10_000_000;
+pub(crate) const ELEMENTS: usize = 10_000_000;
 /// Slots that one guest may take.
 const MOST: u32 = 16;
 /// Bytes of what the engine itself keeps for one instance; see [`crate::CODE_BYTES`].

@@ -297,6 +297,19 @@ fn a_permit_is_for_so_many_requests_and_ends_with_its_decision() {
 }
 
 #[test]
+fn an_open_permit_notes_no_request_once_trust_is_withdrawn() {
+    let place = Place::new();
+    let permit = place.ask(0).permit.unwrap();
+    let asked = || Asked { refused: None, method: "GET".to_owned(), url: None, query: None };
+    permit.open(NOW).unwrap();
+    permit.note(asked(), NOW).unwrap().unwrap();
+    place.gate.control(&revocation(), NOW).unwrap().unwrap();
+    let refused = permit.note(asked(), NOW).unwrap().unwrap_err();
+    assert_eq!(refused.reason, Reason::Revoked);
+    assert_eq!(place.bodies("request").len(), 1);
+}
+
+#[test]
 fn a_batch_is_answered_in_its_order() {
     let place = Place::new();
     let messages: Vec<_> = [0, 1, 0].into_iter().chain(2..20).map(|n| place.message(n)).collect();

@@ -437,24 +437,6 @@ impl Inner {
         done.value.map(|()| index).map_err(LogError::Entry)
     }
 
-    /// Appends a line about an effect that goes on, while it does and may.
-    pub(crate) fn note(
-        &self,
-        verified: &Verified,
-        decision: u64,
-        record: Record,
-        now: u64,
-    ) -> Outcome<Result<()>> {
-        let done = self.store.commit(now, |state, out| {
-            state.check_succeeded()?;
-            state.check_pending(decision)?;
-            state.check_withdrawn(verified.chain().token())?;
-            out.push(record);
-            Ok(())
-        })?;
-        Ok(done.value)
-    }
-
     /// The second that counts for a permit, and a chain that is still trusted then.
     pub(crate) fn check_alive(&self, verified: &Verified, now: u64) -> Outcome<Result<u64>> {
         self.store.with(|state| {

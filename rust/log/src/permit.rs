@@ -186,7 +186,14 @@ impl Permit {
             query: query.map(|query| hex::encode(sha256(query.as_bytes()))),
         };
         let record = Record::of(&request).map_err(LogError::Entry)?;
-        self.gate.note(&self.verified, self.entry, record, now)
+        let done = self.gate.store.commit(now, |state, out| {
+            state.check_succeeded()?;
+            state.check_pending(self.entry)?;
+            state.check_withdrawn(self.verified.chain().token())?;
+            out.push(record);
+            Ok(())
+        })?;
+        Ok(done.value)
     }
 
     /// Appends how the effect ended; the line's index. A permit that is not open has no end.

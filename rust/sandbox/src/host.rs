@@ -26,7 +26,8 @@ pub trait Host: Send + Sync {
     /// Decides about one call of a tool and makes it. This is called on the guest's thread and
     /// must return at once; what it returns runs where the guest waits, and is dropped when its
     /// time is over or it is stopped. `name` has at most [`NAME_BYTES`] and `args`, a text that
-    /// should be JSON, at most [`ARGS_BYTES`]; nothing else is known of them. An `Err` is what the guest is told went wrong.
+    /// should be JSON, at most [`ARGS_BYTES`]; nothing else is known of them. An `Err` is what the
+    /// guest is told went wrong.
     fn tool(&self, name: String, args: String) -> Calling;
 }
 

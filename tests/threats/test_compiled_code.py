@@ -161,8 +161,9 @@ def test_a_guest_with_a_directory_of_compiled_code(world: World, place: Place) -
 
 @pytest.mark.parametrize(("kind", "size"), [("locals", 5000), ("values", 1000), ("branches", 2500)])
 def test_a_bomb_of_time(kind: str, size: int) -> None:
+    """A quick machine gets to the bound on memory within the second."""
     began = time.monotonic()
-    with pytest.raises(SandboxError, match="compiling took longer than 1"):
+    with pytest.raises(SandboxError, match="longer than 1|more than 4096 MiB"):
         Sandbox(bomb(kind, size), compiling=SHORT)
     assert time.monotonic() - began < LATE
     with pytest.raises(ChildProcessError):

@@ -96,8 +96,8 @@ def run(session: Session, source: str, **terms: Unpack[Terms]) -> CodeOutcome:
 
     Compiling an interpreter takes half a minute; it is done once in a process, and once for all
     where a ``cache`` keeps the code (``moat.cache``). With ``fuel=Limits.UNMETERED`` in the limits
-    it is one compiled without a meter. Raises ``Denied``,
-    ``AttenuationViolation``, ``MalformedInput``, and ``SandboxError`` where the extra is missing.
+    it is one compiled without a meter. Raises ``Denied``, ``AttenuationViolation``,
+    ``MalformedInput``, and ``SandboxError`` where the extra is missing.
     """
     return _allowed(session, source, terms)()
 
